@@ -1,0 +1,1 @@
+"""The command line. It prints; the logic lies below it."""

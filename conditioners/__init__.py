@@ -1,0 +1,1 @@
+"""Built-in conditioners. Each registers through the same hooks as a third party's."""

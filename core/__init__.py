@@ -1,0 +1,1 @@
+"""The diffusion engine. It knows no concrete conditioner, injector or backbone."""

@@ -1,0 +1,158 @@
+"""What an image is conditioned on: the Conditioner interface and the signals it emits.
+
+Shape suffixes: B batch, C channels, H height, W width, L tokens, D features.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from .sample import Sample
+
+SpecKind = Literal["map", "tokens", "vector"]
+Observation = dict[str, Tensor]
+
+
+class PluginConfig(BaseModel):
+    """Base of every plugin's settings: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The form of a condition.
+
+    Attributes
+    ----------
+    kind : {'map', 'tokens', 'vector'}
+        ``map`` is (B, C, H, W) at the size of the image, ``tokens`` (B, L, D) with a mask, ``vector`` (B, D).
+    width : int
+        C or D.
+    """
+
+    kind: SpecKind
+    width: int
+
+
+@dataclass(frozen=True)
+class Signal:
+    """An encoded condition of a batch.
+
+    Attributes
+    ----------
+    data : Tensor
+        (B, C, H, W), (B, L, D) or (B, D), floating point.
+    mask : Tensor or None
+        (B, L) bool for tokens, True where a token counts; at least one counts in every row.
+    """
+
+    data: Tensor
+    mask: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "Signal":
+        return Signal(self.data.to(device), None if self.mask is None else self.mask.to(device))
+
+    def where(self, absent: Tensor, null: "Signal") -> "Signal":
+        """This signal, with the rows of `absent` (B,) bool taken from `null`."""
+
+        def pick(a: Tensor, b: Tensor) -> Tensor:
+            return torch.where(absent.view(-1, *[1] * (a.ndim - 1)), b.to(a.dtype), a)
+
+        mask = None
+        if self.mask is not None and null.mask is not None:
+            mask = pick(self.mask, null.mask)
+        return Signal(pick(self.data, null.data), mask)
+
+
+def merge(signals: Sequence[Signal], kind: SpecKind) -> Signal:
+    """Several signals of one kind as one: maps and vectors joined on channels, tokens on length."""
+    if len(signals) == 1:
+        return signals[0]
+    data = torch.cat([s.data for s in signals], dim=1)
+    if kind != "tokens":
+        return Signal(data)
+    masks = [
+        torch.ones(s.data.shape[:2], dtype=torch.bool, device=s.data.device) if s.mask is None else s.mask
+        for s in signals
+    ]
+    return Signal(data, torch.cat(masks, dim=1))
+
+
+class Conditioner(nn.Module, ABC):
+    """One condition, in two steps: `observe` on the CPU, `encode` on the device.
+
+    A plugin sets `Config` and `reads`, and sets `spec` in its constructor. Built from a config and from
+    the *facts* that `fit` learned on the training set (a vocabulary, a list of classes): facts are plain
+    JSON, are saved with the weights, and are all that a trained model needs of its training set.
+    """
+
+    Config: ClassVar[type[PluginConfig]] = PluginConfig
+    reads: ClassVar[frozenset[str]] = frozenset()
+    spec: Spec
+
+    @classmethod
+    def fit(cls, config: Any, rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """Learn facts from the training set's metadata.
+
+        Parameters
+        ----------
+        config : PluginConfig
+            The plugin's own `Config`.
+        rows : sequence of mapping column -> str
+            The manifest's rows of the training split.
+
+        Returns
+        -------
+        dict
+            JSON only: it is saved with the weights and handed back to the constructor.
+
+        Raises
+        ------
+        MsdmError
+            The data lack what the config names.
+        """
+        return {}
+
+    def __init__(self, config: Any, facts: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = config
+        self.facts = dict(facts)
+
+    @abstractmethod
+    def observe(self, sample: Sample) -> Observation:
+        """What the condition sees of a sample. Deterministic, on the CPU, in a loader worker.
+
+        It is called after augmentation, on the crop that the network sees.
+
+        Parameters
+        ----------
+        sample : Sample
+
+        Returns
+        -------
+        dict of str -> Tensor
+            Without a batch dimension.
+        """
+
+    def collate(self, observations: Sequence[Observation]) -> Observation:
+        """A batch of observations; stacks each entry. Override it to pad."""
+        return {key: torch.stack([o[key] for o in observations]) for key in observations[0]}
+
+    @abstractmethod
+    def encode(self, batch: Observation) -> Signal:
+        """The condition as the injectors take it, on the device of `batch`, as `spec` says."""
+
+    @abstractmethod
+    def null(self, like: Signal) -> Signal:
+        """The absent condition, in the shape of `like`, distinct from every present one."""
+
+
+def at(signal: Signal, rows: Tensor | slice) -> Signal:
+    """The rows of a signal."""
+    return replace(signal, data=signal.data[rows], mask=None if signal.mask is None else signal.mask[rows])

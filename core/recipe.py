@@ -1,0 +1,153 @@
+"""The recipe: everything that makes a run, validated.
+
+A recipe names plugins by their `type`; their own settings are checked by their own `Config` when the recipe
+is built (`msdm_kit.plugins.build`), so that the engine knows no concrete plugin.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Precision = Literal["fp32", "bf16"]
+Prediction = Literal["eps", "x0", "v"]
+Variance = Literal["fixed_small", "fixed_large", "learned_range"]
+Spacing = Literal["leading", "trailing", "linspace"]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of the sections: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(Section):
+    """What is read, and how it is augmented before any condition is observed."""
+
+    masks: tuple[str, ...] = Field(("cell", "nucleus"), description="Mask kinds that must be present.")
+    crop: int = Field(512, ge=8, description="Side of the square training crop, in pixels.")
+    flips: bool = Field(True, description="Random flips.")
+    turns: bool = Field(True, description="Random right-angle turns.")
+    train_split: str = Field("train", description="Value of the manifest's `split` column to train on.")
+    validation_split: str = Field("val", description="Value of `split` for validation loss and previews.")
+
+
+class PluginEntry(BaseModel):
+    """A plugin by name, with settings that its own config model checks."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    type: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The plugin's own settings."""
+        return dict(self.model_extra or {})
+
+
+class ConditionerEntry(PluginEntry):
+    """A conditioner, with the probability that training drops it."""
+
+    drop: Fraction = Field(0.0, description="Probability of the absent condition in training.")
+
+
+class InjectorEntry(PluginEntry):
+    """An injector: which conditions enter, and where."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+    source: tuple[str, ...] = Field(alias="from", min_length=1, description="Conditioners, by name.")
+    at: tuple[str, ...] = Field(min_length=1, description="Regions or site-name patterns of the backbone.")
+
+
+class DiffusionSection(Section):
+    """Forward process, parameterisation and loss."""
+
+    schedule: Literal["linear", "cosine"] = "cosine"
+    timesteps: int = Field(1000, ge=1)
+    prediction: Prediction = "eps"
+    variance: Variance = "fixed_small"
+    weighting: Literal["uniform", "min_snr"] = "uniform"
+    min_snr_gamma: float = Field(5.0, gt=0)
+
+
+class EmaSection(Section):
+    """Exponential moving average of the weights, min(decay, (1 + n) / (warmup + n)) after n updates."""
+
+    decay: Fraction = 0.9999
+    warmup: float = Field(10.0, ge=1.0, description="Larger starts slower; 1 is no warm-up.")
+
+
+class TrainSection(Section):
+    """Optimisation. Exactly one of `steps` and `epochs` sets the length."""
+
+    steps: int | None = Field(None, ge=1, description="Optimiser steps.")
+    epochs: int | None = Field(None, ge=1, description="Passes over the training fields, one crop of each.")
+    batch: int = Field(5, ge=1, description="Crops per forward pass.")
+    accumulate: int = Field(1, ge=1, description="Forward passes per optimiser step.")
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: int = Field(0, ge=0, description="Optimiser steps of linear warm-up.")
+    decay: Literal["constant", "cosine"] = Field("constant", description="Learning rate after warm-up.")
+    clip: float | None = Field(1.0, gt=0, description="Norm to which gradients are clipped; null: never.")
+    precision: Precision = Field("bf16", description="Of the forward pass; weights and losses stay fp32.")
+    checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    ema: EmaSection = EmaSection()
+    seed: int = 0
+    workers: int = Field(0, ge=0, description="Loader processes; 0 loads in the main one.")
+    validate_every: int = Field(1000, ge=1, description="Optimiser steps.")
+    preview_every: int = Field(1000, ge=1, description="Optimiser steps.")
+    save_every: int = Field(1000, ge=1, description="Optimiser steps.")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainSection":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of steps and epochs")
+        return self
+
+
+class SampleSection(Section):
+    """Defaults of sampling; every one is a flag of `msdm-kit sample`."""
+
+    solver: str = "ddim"
+    steps: int = Field(40, ge=1)
+    spacing: Spacing = "trailing"
+    eta: float = Field(0.0, ge=0.0, le=1.0)
+    guidance: float | dict[str, float] = Field(1.0, description="One scale, or one per conditioner.")
+    clip: bool = Field(True, description="Clip the denoised image to [-1, 1] at every step.")
+    precision: Precision = "fp32"
+
+
+class Recipe(Section):
+    """A whole system: conditions, injection, backbone, diffusion, training and sampling."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    summary: str = ""
+    reference: str = ""
+    data: DataSection = DataSection()
+    conditioners: dict[str, ConditionerEntry] = Field(default_factory=dict)
+    injectors: tuple[InjectorEntry, ...] = ()
+    backbone: PluginEntry
+    diffusion: DiffusionSection = DiffusionSection()
+    train: TrainSection
+    sample: SampleSection = SampleSection()
+
+    @model_validator(mode="after")
+    def _names(self) -> "Recipe":
+        known = set(self.conditioners)
+        used: list[str] = []
+        for i, entry in enumerate(self.injectors):
+            for name in entry.source:
+                if name not in known:
+                    raise ValueError(
+                        f"injectors.{i}.from: no conditioner {name!r}; legal: {', '.join(sorted(known))}"
+                    )
+                used.append(name)
+        unused = known - set(used)
+        if unused:
+            raise ValueError(f"conditioners.{min(unused)}: no injector takes it; name it in a `from`")
+        if isinstance(self.sample.guidance, dict):
+            odd = set(self.sample.guidance) - known
+            if odd:
+                raise ValueError(f"sample.guidance.{min(odd)}: no such conditioner")
+        return self
