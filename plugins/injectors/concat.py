@@ -1,0 +1,37 @@
+"""Concatenation of a map with the noisy image."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ...core.conditioning import PluginConfig, Signal, Spec, SpecKind
+from ...core.injection import Injector, Site, SiteKind, State
+
+
+class ConcatConfig(PluginConfig):
+    """Concatenation has no settings."""
+
+
+class Concat(Injector):
+    """A map as further input channels (Saharia et al. 2022, Palette, section 3).
+
+    A convolution of [x, m] is the sum of one of x and one of m: the second does not depend on x_t, so it is
+    computed once, and no width of the backbone depends on the condition.
+    """
+
+    Config: ClassVar[type[PluginConfig]] = ConcatConfig
+    accepts: ClassVar[frozenset[SpecKind]] = frozenset({"map"})
+    site_kinds: ClassVar[frozenset[SiteKind]] = frozenset({"input"})
+
+    def __init__(self, config: ConcatConfig, spec: Spec, site: Site) -> None:
+        super().__init__(config, spec, site)
+        # the bias is that of the backbone's own input convolution
+        self.conv = nn.Conv2d(spec.width, site.channels, 3, padding=1, bias=False)
+
+    def prepare(self, signal: Signal) -> State:
+        return {"added": self.conv(signal.data)}
+
+    def inject(
+        self, h: Tensor, state: State, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor:
+        return h + state["added"]
