@@ -28,7 +28,7 @@ _PUBLIC = {
     "Signal": "msdm_kit.core.conditioning",
     "Site": "msdm_kit.core.injection",
     "Spec": "msdm_kit.core.conditioning",
-    "load_recipe": "msdm_kit.plugins.recipes",
+    "load_recipe": "msdm_kit.plugins.recipe_files",
     "train": "msdm_kit.plugins.training",
 }
 

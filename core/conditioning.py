@@ -124,6 +124,9 @@ class Conditioner(nn.Module, ABC):
         self.config = config
         self.facts = dict(facts)
 
+    def initialise(self) -> None:  # noqa: B027 (most conditions have nothing to load)
+        """Load pretrained weights, if the config names any. Called once, when a new run starts."""
+
     @abstractmethod
     def observe(self, sample: Sample) -> Observation:
         """What the condition sees of a sample. Deterministic, on the CPU, in a loader worker.

@@ -33,5 +33,6 @@ def did_you_mean(word: str, legal: Iterable[str]) -> str:
     """
     words = sorted(legal)
     close = difflib.get_close_matches(word, words, n=1)
+    close = close or [w for w in words if w and word and (word.startswith(w) or w.startswith(word))]
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}legal: {', '.join(words) or '(none)'}"

@@ -1,0 +1,160 @@
+"""Metadata as text, encoded by BERT."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from ..core.conditioning import Conditioner, Observation, PluginConfig, Signal, Spec
+from ..core.errors import MsdmError
+from ..core.sample import Sample
+from .bert_checkpoint import find_model, load_weights, read_facts
+from .metadata import parse_template, read_column, require_columns
+from .wordpiece import SPECIAL, build_vocab, make_tokenizer
+
+EMBEDDED = "embedded"
+_SEED = 0  # of the embedded encoder's weights: two runs begin alike whatever ran before
+
+_TINY = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 512,
+    "max_position_embeddings": 512,
+}
+"""BERT-tiny's shape (Turc et al. 2019, arXiv 1908.08962)."""
+
+
+class BertTextConfig(PluginConfig):
+    """Settings of `BertText`."""
+
+    model: str = Field(
+        EMBEDDED,
+        min_length=1,
+        description="`embedded`: BERT-tiny's shape with random weights and a vocabulary of the training "
+        "split's words. Otherwise a folder with a pretrained BERT, or the id of one in the local Hugging "
+        "Face cache, such as prajjwal1/bert-tiny.",
+    )
+    template: str = Field(
+        "{assay} {indication}", description="The text, with columns of the manifest in braces."
+    )
+    trainable: bool = Field(True, description="Whether training changes the encoder.")
+    max_tokens: int = Field(32, ge=3, description="Longer texts are cut; [CLS] and [SEP] count.")
+
+    @field_validator("template")
+    @classmethod
+    def _plain(cls, template: str) -> str:
+        parse_template(template)
+        return template
+
+
+class BertText(Conditioner):
+    """The last hidden states of a BERT over a text made of metadata: tokens with a mask.
+
+    The facts hold the vocabulary or tokenizer and the encoder's configuration, so that a trained model needs
+    neither the training set nor the folder of the pretrained one. The pretrained weights themselves are read
+    by `initialise` when a run begins; later they are the run's own.
+
+    MSDM (Winter et al. 2025, arXiv 2510.09121) encodes assay and indication with BERT-tiny.
+    """
+
+    Config = BertTextConfig
+    reads = frozenset({"metadata"})
+
+    @classmethod
+    def fit(cls, config: BertTextConfig, rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        pieces = parse_template(config.template)
+        require_columns(rows, [name for _, name in pieces if name is not None], reader="bert_text")
+        facts: dict[str, Any]
+        if config.model == EMBEDDED:
+            vocab = build_vocab({_fill(pieces, row) for row in rows})
+            facts = {
+                "source": EMBEDDED,
+                "vocab": vocab,
+                "lowercase": True,
+                "config": {**_TINY, "vocab_size": len(vocab), "pad_token_id": SPECIAL.index("[PAD]")},
+            }
+        else:
+            folder = find_model(config.model)
+            facts = {"source": "pretrained", "path": str(folder), **read_facts(folder)}
+        positions = facts["config"].get("max_position_embeddings", 512)
+        if config.max_tokens > positions:
+            raise MsdmError(
+                f"bert_text: max_tokens is {config.max_tokens}, and model {config.model!r} has {positions} "
+                f"positions; set max_tokens to at most {positions}"
+            )
+        return facts
+
+    def __init__(self, config: BertTextConfig, facts: Mapping[str, Any]) -> None:
+        super().__init__(config, facts)
+        from transformers import BertConfig, BertModel  # takes seconds to import
+
+        self._pieces = parse_template(config.template)
+        self._tokenizer = make_tokenizer(facts, config.max_tokens)
+        settings = BertConfig(**facts["config"], hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        self._pad = int(settings.pad_token_id or 0)
+        self.spec = Spec("tokens", settings.hidden_size)
+        # Only the CPU's generator is seeded, and put back: torch.manual_seed would reseed the GPU's too.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(_SEED)
+            self.encoder: nn.Module = BertModel(settings, add_pooling_layer=False)
+            self.null_token = nn.Parameter(torch.randn(settings.hidden_size))
+        self.encoder.requires_grad_(config.trainable)
+        self.train()
+
+    def initialise(self) -> None:
+        """Load the weights of the pretrained model that the facts name, if they name one.
+
+        Raises
+        ------
+        MsdmError
+            Its folder is gone, has no weights, or has others than its config describes.
+        """
+        if self.facts["source"] == "pretrained":
+            load_weights(self.encoder, Path(self.facts["path"]))
+
+    def train(self, mode: bool = True) -> "BertText":
+        """As of any module; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if not self.config.trainable:
+            self.encoder.eval()
+        return self
+
+    def observe(self, sample: Sample) -> Observation:
+        """``ids``: (L,) int64, [CLS] first and [SEP] last, and ``mask``: (L,) bool, all True.
+
+        Raises
+        ------
+        MsdmError
+            The sample lacks a column of the template.
+        """
+        columns = [name for _, name in self._pieces if name is not None]
+        text = _fill(self._pieces, {name: read_column(sample, name) for name in columns})
+        ids = torch.tensor(self._tokenizer.encode(text).ids, dtype=torch.int64)
+        return {"ids": ids, "mask": torch.ones_like(ids, dtype=torch.bool)}
+
+    def collate(self, observations: Sequence[Observation]) -> Observation:
+        """Padded to the longest text of the batch."""
+
+        def pad(key: str, value: int) -> Tensor:
+            return nn.utils.rnn.pad_sequence([o[key] for o in observations], True, value)
+
+        return {"ids": pad("ids", self._pad), "mask": pad("mask", 0)}
+
+    def encode(self, batch: Observation) -> Signal:
+        with torch.set_grad_enabled(self.config.trainable and torch.is_grad_enabled()):
+            out = self.encoder(input_ids=batch["ids"], attention_mask=batch["mask"].long())
+        return Signal(out.last_hidden_state, batch["mask"])
+
+    def null(self, like: Signal) -> Signal:
+        """One learned token; a text has two at least, so that the masks alone tell them apart."""
+        first = torch.arange(like.data.shape[1], device=like.data.device) == 0
+        data = first[:, None] * self.null_token.to(like.data.dtype)
+        return Signal(data.expand_as(like.data), first.expand(like.data.shape[:2]))
+
+
+def _fill(pieces: Sequence[tuple[str, str | None]], values: Mapping[str, str]) -> str:
+    return "".join(literal + ("" if name is None else values[name]) for literal, name in pieces)

@@ -1,0 +1,93 @@
+"""Morphology as a one-hot map of classes and an edge map of instances."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ..core.conditioning import Conditioner, Observation, PluginConfig, Signal, Spec
+from ..core.sample import Labels, Sample
+from .maps import MaskKinds
+
+
+class LabelMapConfig(PluginConfig):
+    """Settings of `LabelMap`."""
+
+    masks: MaskKinds = Field(
+        ("cell", "nucleus"), description="Mask kinds, in the order of their channels; a later one covers."
+    )
+    edges: bool = Field(True, description="Whether a channel marks the edges of the instances.")
+
+
+class LabelMap(Conditioner):
+    """One-hot of background and kinds, and instance edges: a map of 1 + kinds + 1 channels.
+
+    A pixel is of the last kind of `masks` that covers it, so that a nucleus shows within its cell. The
+    condition of SDM (Wang et al. 2022, arXiv 2207.00050). The absent map is zero, which no one-hot is.
+    """
+
+    Config = LabelMapConfig
+    reads = frozenset({"morphology"})
+
+    def __init__(self, config: LabelMapConfig, facts: Mapping[str, Any]) -> None:
+        super().__init__(config, facts)
+        self.spec = Spec("map", 1 + len(config.masks) + config.edges)
+
+    def observe(self, sample: Sample) -> Observation:
+        """``classes``: (H, W) uint8, 0 is background; with edges ``edges``: (H, W) bool.
+
+        Raises
+        ------
+        MsdmError
+            The sample lacks a mask kind.
+        """
+        masks = [sample.labels(kind) for kind in self.config.masks]
+        classes = np.zeros(masks[0].shape, dtype=np.uint8)
+        for i, mask in enumerate(masks, start=1):
+            classes[mask > 0] = i
+        observation = {"classes": torch.from_numpy(classes)}
+        if self.config.edges:
+            edges = np.logical_or.reduce([instance_edges(mask) for mask in masks])
+            observation["edges"] = torch.from_numpy(edges)
+        return observation
+
+    def encode(self, batch: Observation) -> Signal:
+        classes = batch["classes"]
+        legal = torch.arange(1 + len(self.config.masks), device=classes.device).view(1, -1, 1, 1)
+        channels = [classes[:, None] == legal]
+        if self.config.edges:
+            channels.append(batch["edges"][:, None])
+        return Signal(torch.cat(channels, dim=1).float())
+
+    def null(self, like: Signal) -> Signal:
+        return Signal(torch.zeros_like(like.data))
+
+
+def instance_edges(labels: Labels) -> NDArray[np.bool_]:
+    """Where any of a pixel's 4 neighbours has another id.
+
+    Parameters
+    ----------
+    labels : ndarray (H, W) of int
+        Instance ids, 0 is background.
+
+    Returns
+    -------
+    ndarray (H, W) of bool
+        Two pixels wide between instances: either side of an edge is edge. The image's border is none.
+
+    Examples
+    --------
+    >>> instance_edges(np.array([[0, 0, 7, 7, 7]])).astype(int)
+    array([[0, 1, 1, 0, 0]])
+    """
+    edges = np.zeros(labels.shape, dtype=bool)
+    across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
+    edges[:, 1:] |= across
+    edges[:, :-1] |= across
+    edges[1:] |= down
+    edges[:-1] |= down
+    return edges

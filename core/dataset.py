@@ -1,0 +1,152 @@
+"""A folder of fields as samples."""
+
+import copy
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import MsdmError
+from .fields import Progress, RawField, open_manifest, read_field, scan, summary
+from .images import to_float
+from .sample import Sample
+
+
+class FieldDataset:
+    """Fields of view in the layout of `msdm_kit.core.fields`, checked in full when opened.
+
+    Every file is decoded once at the start: a damaged file is then an error in the first seconds and not in
+    the fifth hour. What is decoded is kept as it is on disc (7 bytes per pixel with two uint16 masks) up to a
+    budget; the fields beyond it are read again when they are asked for.
+
+    Parameters
+    ----------
+    root : path
+        The folder that holds ``metadata.csv``.
+    masks : sequence of str
+        Mask kinds that every field must have.
+    split : str or None
+        A value of the manifest's ``split`` column; None or ``all`` takes every row.
+    limit : int or None
+        Take the first rows only.
+    budget : int
+        Bytes of decoded pixels that are kept.
+    on_progress : callable (done, total) or None
+        Called after each field that is checked, in this thread.
+
+    Attributes
+    ----------
+    root : Path
+    kinds : tuple of str
+    rows : list of dict of str -> str
+        The manifest's rows, in its order.
+    ids : list of str
+    sizes : list of (int, int)
+        Height and width of each field.
+
+    Raises
+    ------
+    MsdmError
+        Anything is wrong: one line with the first problem and the number of the others; `check_fields` lists
+        them all.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        masks: Sequence[str] = ("cell", "nucleus"),
+        split: str | None = None,
+        limit: int | None = None,
+        budget: int = 2 * 2**30,
+        on_progress: Progress | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self.kinds = tuple(dict.fromkeys(masks))
+        self.rows = open_manifest(self.root, self.kinds, split, limit)
+        self.ids = [row["id"] for row in self.rows]
+        self.sizes: list[tuple[int, int]] = []
+        self._index = {id: i for i, id in enumerate(self.ids)}
+        self._kept: dict[int, RawField] = {}
+        problems: list[str] = []
+        for i, (raw, found) in enumerate(scan(self.root, self.ids, self.kinds, on_progress)):
+            problems += found
+            if raw is None:
+                continue
+            self.sizes.append((raw.image.shape[0], raw.image.shape[1]))
+            if raw.nbytes <= budget:
+                budget -= raw.nbytes
+                self._kept[i] = raw
+        if problems:
+            raise MsdmError(summary(problems))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Sample:
+        """The field in row `i`.
+
+        Returns
+        -------
+        Sample
+            Image (3, H, W) float32 in [-1, 1], masks (H, W) int32 per kind, and every column of the manifest
+            as metadata. The arrays are the caller's own.
+
+        Raises
+        ------
+        IndexError
+            There is no row `i`.
+        MsdmError
+            The field is not kept, and its files have changed for the worse since they were checked.
+        """
+        i = range(len(self))[i]
+        raw = self._kept.get(i)
+        if raw is None:
+            raw, problems = read_field(self.root, self.ids[i], self.kinds)
+            if raw is None:
+                raise MsdmError(summary(problems))
+        return Sample(
+            id=self.ids[i],
+            image=to_float(raw.image),
+            masks={kind: labels.astype(np.int32) for kind, labels in raw.masks.items()},
+            metadata=dict(self.rows[i]),
+        )
+
+    def by_id(self, id: str) -> Sample:
+        """The field with the id `id`.
+
+        Raises
+        ------
+        MsdmError
+            There is none among the rows that were taken.
+        """
+        if id not in self._index:
+            close = difflib.get_close_matches(id, self.ids, n=1)
+            hint = f"did you mean {close[0]!r}" if close else f"ids are such as {self.ids[0]!r}"
+            raise MsdmError(f"no field {id!r} among the {len(self)} taken from {self.root}; {hint}")
+        return self[self._index[id]]
+
+    def subset(self, ids: Sequence[str]) -> "FieldDataset":
+        """The fields with these ids, in this order, sharing this data set's decoded pixels.
+
+        Raises
+        ------
+        KeyError
+            An id is not among the rows that were taken.
+        """
+        chosen = [self._index[id] for id in ids]
+        part = copy.copy(self)
+        part.rows = [self.rows[i] for i in chosen]
+        part.ids = list(ids)
+        part.sizes = [self.sizes[i] for i in chosen]
+        part._index = {id: k for k, id in enumerate(ids)}
+        part._kept = {k: self._kept[i] for k, i in enumerate(chosen) if i in self._kept}
+        return part
+
+    def __getstate__(self) -> dict[str, Any]:
+        # To a process that shares no memory with this one, pixels would be copied, once per worker: it reads
+        # the files instead.
+        return {**self.__dict__, "_kept": {}}

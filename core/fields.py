@@ -1,0 +1,193 @@
+"""The files of a data set: where they lie, and what is wrong with them.
+
+images/<id>.png    RGB, 8 bits
+cells/<id>.png     labels of kind `cell`, uint16 or uint8, 0 is background
+nuclei/<id>.png    labels of kind `nucleus`; other kinds lie in a folder of their own name
+metadata.csv       one row per field, with a column `id`
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import MsdmError
+from .images import SUFFIXES, RawImage, RawLabels, read_image, read_labels
+from .manifest import read_manifest, select_split
+
+MANIFEST = "metadata.csv"
+IMAGES = "images"
+_PLURALS = {"cell": "cells", "nucleus": "nuclei"}
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class RawField:
+    """A field as it is on disc.
+
+    Attributes
+    ----------
+    image : ndarray (H, W, 3) uint8
+    masks : dict of kind -> ndarray (H, W) uint8 or uint16
+    """
+
+    image: RawImage
+    masks: dict[str, RawLabels]
+
+    @property
+    def nbytes(self) -> int:
+        return self.image.nbytes + sum(labels.nbytes for labels in self.masks.values())
+
+
+def mask_folder(kind: str) -> str:
+    """The folder of a mask kind: ``cells``, ``nuclei``, or the kind itself.
+
+    Raises
+    ------
+    MsdmError
+        `kind` cannot name a folder.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", kind) or kind == IMAGES:
+        raise MsdmError(
+            f"mask kind {kind!r} cannot name a folder; use letters, digits, '-' and '_', not images"
+        )
+    return _PLURALS.get(kind, kind)
+
+
+def open_manifest(
+    root: Path, kinds: Sequence[str], split: str | None, limit: int | None
+) -> list[dict[str, str]]:
+    """The manifest's rows of a split, once the folders are known to be there.
+
+    Raises
+    ------
+    MsdmError
+        A folder or the manifest is missing or wrong, no row is of the split, or `limit` is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise MsdmError(f"limit {limit} takes no fields; give at least 1, or none at all for every field")
+    folders = [IMAGES, *map(mask_folder, kinds)]
+    if not root.is_dir():
+        raise MsdmError(f"folder {root} is missing; give one that holds {MANIFEST}, {', '.join(folders)}")
+    rows = select_split(read_manifest(root / MANIFEST), split, root / MANIFEST)
+    for folder in folders:
+        if not (root / folder).is_dir():
+            raise MsdmError(
+                f"folder {root / folder} is missing; a data set has {MANIFEST}, {', '.join(folders)}"
+            )
+    return rows[:limit]
+
+
+def read_field(root: Path, id: str, kinds: Sequence[str]) -> tuple[RawField | None, list[str]]:
+    """Read and check the files of one field.
+
+    Parameters
+    ----------
+    root : Path
+    id : str
+        Known to name a file.
+    kinds : sequence of str
+
+    Returns
+    -------
+    RawField or None
+        None where anything is wrong.
+    list of str
+        What is wrong, one line each.
+    """
+    problems: list[str] = []
+    image: RawImage | None = None
+    masks: dict[str, RawLabels] = {}
+    try:
+        image = read_image(_locate(root / IMAGES, id))
+    except MsdmError as error:
+        problems.append(str(error))
+    for kind in kinds:
+        try:
+            path = _locate(root / mask_folder(kind), id)
+            masks[kind] = labels = read_labels(path)
+        except MsdmError as error:
+            problems.append(str(error))
+            continue
+        if image is not None and labels.shape != image.shape[:2]:
+            problems.append(
+                f"{path} is {labels.shape[0]} x {labels.shape[1]}, and its image is {image.shape[0]} x "
+                f"{image.shape[1]}; give both one height and width"
+            )
+        elif not labels.any():
+            problems.append(
+                f"{path} has no instance, every pixel is 0; a mask holds at least one {kind}: label it or "
+                f"delete the row of {id!r} from {MANIFEST}"
+            )
+    return (None if problems or image is None else RawField(image, masks)), problems
+
+
+def scan(
+    root: Path, ids: Sequence[str], kinds: Sequence[str], on_progress: Progress | None = None
+) -> Iterator[tuple[RawField | None, list[str]]]:
+    """`read_field` for each id in order, in several threads: decoding releases the interpreter's lock."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        try:
+            for done, result in enumerate(pool.map(lambda id: read_field(root, id, kinds), ids), 1):
+                if on_progress is not None:
+                    on_progress(done, len(ids))
+                yield result
+        finally:
+            # Ctrl-C must not wait for the fields that are still in the queue.
+            pool.shutdown(cancel_futures=True)
+
+
+def check_fields(
+    root: str | os.PathLike[str],
+    *,
+    masks: Sequence[str] = ("cell", "nucleus"),
+    split: str | None = None,
+    limit: int | None = None,
+    on_progress: Progress | None = None,
+) -> list[str]:
+    """Everything that is wrong with a data set.
+
+    Parameters
+    ----------
+    root : path
+    masks : sequence of str
+        Kinds that must be present.
+    split : str or None
+        Check the rows of one split; None checks all.
+    limit : int or None
+        Check the first rows only.
+    on_progress : callable (done, total) or None
+
+    Returns
+    -------
+    list of str
+        One line each, naming the file and what was found; empty where all is well. A missing folder or a
+        wrong manifest stands alone: nothing can be looked up without it.
+    """
+    root = Path(root)
+    try:
+        rows = open_manifest(root, masks, split, limit)
+    except MsdmError as error:
+        return [str(error)]
+    found = scan(root, [row["id"] for row in rows], masks, on_progress)
+    return [problem for _, problems in found for problem in problems]
+
+
+def summary(problems: Sequence[str]) -> str:
+    """The first of several problems and the number of the others, in one line."""
+    more = f" (+{len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}"
+
+
+def _locate(folder: Path, id: str) -> Path:
+    paths = [path for suffix in SUFFIXES if (path := folder / f"{id}{suffix}").is_file()]
+    if len(paths) > 1:
+        raise MsdmError(f"{paths[0]} and {paths[1].name} are both there; keep one file per field")
+    if not paths:
+        raise MsdmError(
+            f"{folder / id}.png is missing (nor is there a .tif or .tiff), and {MANIFEST} lists {id!r}; add "
+            f"the file or delete the row"
+        )
+    return paths[0]

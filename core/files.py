@@ -1,0 +1,94 @@
+"""Writing files so that none is ever half there, and keeping paths inside their folder."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import MsdmError
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file under a temporary name; it takes its own name when it is complete.
+
+    Parameters
+    ----------
+    path : path
+        Where the file will be. Its folder is made where it is missing; a file that is there is replaced.
+
+    Yields
+    ------
+    Path
+        A new name in the same folder (a rename is atomic within one file system only). It ends in ``.tmp``:
+        writers that tell the format by the suffix must be told it.
+
+    Raises
+    ------
+    MsdmError
+        The file cannot be written (no permission, disc full, a folder in the way). As on any exception of the
+        body, the temporary file is removed and `path` is as it was.
+    """
+    target = Path(path)
+    # Not tempfile: it makes files that only their owner can read, and the mode survives the rename.
+    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        # Without the fsync, a power cut can leave the new name on an empty file.
+        with open(temporary, "r+b") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise MsdmError(
+            f"cannot write {target}: {error}; check the folder's permissions and the space on the disc"
+        ) from error
+    finally:
+        # After the rename there is nothing under this name.
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write bytes with `atomic_write`."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write text as UTF-8 with `atomic_write`; line ends are written as they are."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def inside(folder: str | os.PathLike[str], name: str) -> Path:
+    """The path of `name` in `folder`, refused where it leads out of it.
+
+    Parameters
+    ----------
+    folder : path
+        It may be a symbolic link itself.
+    name : str
+        A relative path, from a source that is not trusted.
+
+    Returns
+    -------
+    Path
+        Absolute, with every symbolic link followed. It need not exist.
+
+    Raises
+    ------
+    MsdmError
+        `name` is absolute, climbs out by ``..``, goes through a symbolic link that leads out, or is no path.
+    """
+    try:
+        root = Path(folder).resolve()
+        path = (root / name).resolve()
+        held = path != root and path.is_relative_to(root)
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or a NUL
+        held = False
+    if not held:
+        raise MsdmError(
+            f"path {name!r} leads out of {folder}; give a relative path without '..' or links that lead out"
+        )
+    return path

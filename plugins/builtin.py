@@ -1,0 +1,85 @@
+"""The built-ins, registered through the same hooks as a third party's package."""
+
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from .descriptor import Plugin, lazy
+from .hookspecs import hookimpl
+
+_HERE = Path(__file__).parent
+
+
+@hookimpl
+def msdm_kit_conditioners() -> list[Plugin]:
+    home = "msdm_kit.conditioners"
+    return [
+        Plugin("hv_maps", "Horizontal and vertical maps of each instance.", lazy(f"{home}.hv_maps:HVMaps")),
+        Plugin(
+            "rgb_statistics",
+            "Mean and deviation of each kind's colour, painted on its foreground.",
+            lazy(f"{home}.rgb_statistics:RGBStatistics"),
+        ),
+        Plugin("bert_text", "Metadata as a sentence, encoded by BERT.", lazy(f"{home}.bert_text:BertText")),
+        Plugin("label_map", "One-hot labels and instance edges.", lazy(f"{home}.label_map:LabelMap")),
+        Plugin("class_label", "A metadata column as a class.", lazy(f"{home}.class_label:ClassLabel")),
+    ]
+
+
+@hookimpl
+def msdm_kit_injectors() -> list[Plugin]:
+    home = "msdm_kit.plugins.injectors"
+    return [
+        Plugin("spade", "A map modulates normalised features, pixel by pixel.", lazy(f"{home}.spade:Spade")),
+        Plugin(
+            "cross_attention",
+            "Features attend to tokens.",
+            lazy(f"{home}.cross_attention:CrossAttentionInjector"),
+        ),
+        Plugin("film", "A vector modulates features, channel by channel.", lazy(f"{home}.film:Film")),
+        Plugin("concat", "A map joins the input.", lazy(f"{home}.concat:Concat")),
+    ]
+
+
+@hookimpl
+def msdm_kit_backbones() -> list[Plugin]:
+    return [Plugin("unet", "The U-Net of ADM and SDM.", lazy("msdm_kit.backbones.unet:UNet"))]
+
+
+@hookimpl
+def msdm_kit_solvers() -> list[Plugin]:
+    home = "msdm_kit.core.solvers"
+    return [
+        Plugin("ddpm", "Ancestral sampling (Ho et al. 2020).", lazy(f"{home}:ddpm")),
+        Plugin("ddim", "Deterministic at eta 0 (Song et al. 2021).", lazy(f"{home}:ddim")),
+    ]
+
+
+@hookimpl
+def msdm_kit_metrics() -> list[Plugin]:
+    home = "msdm_kit.plugins.metrics.adherence"
+    return [
+        Plugin("mask_adherence", "Does the image follow its mask?", lazy(f"{home}:mask_adherence")),
+        Plugin("colour_adherence", "Does the image have its colours?", lazy(f"{home}:colour_adherence")),
+    ]
+
+
+@hookimpl
+def msdm_kit_recipes() -> list[Plugin]:
+    found = []
+    for path in sorted((_HERE / "recipes").glob("*.yaml")):
+        summary = str(yaml.safe_load(path.read_text(encoding="utf-8"))["summary"])
+        found.append(Plugin(path.stem, summary, partial(Path, path)))
+    return found
+
+
+@hookimpl
+def msdm_kit_datasets() -> list[Plugin]:
+    return [
+        Plugin(
+            "histology-nuclei",
+            "Small histology fields with nucleus and cell masks, for the quickstart.",
+            partial(Path, _HERE / "datasets" / "histology-nuclei"),
+        )
+    ]

@@ -1,0 +1,63 @@
+"""The hooks that a plugin package may implement.
+
+A package names a module in its entry points, group ``msdm_kit``, and marks functions of that module:
+
+    from msdm_kit.plugins.descriptor import Plugin, lazy
+    from msdm_kit.plugins.hookspecs import hookimpl
+
+    @hookimpl
+    def msdm_kit_conditioners():
+        return [Plugin("stain", "Stain vectors.", lazy("my_package.stain:StainVectors"))]
+
+Every hook returns a list of `Plugin`. Listing must import nothing heavy: that is what `lazy` is for.
+"""
+
+import pluggy
+
+from .descriptor import Plugin
+
+PROJECT = "msdm_kit"
+KINDS = ("conditioner", "injector", "backbone", "solver", "metric", "recipe", "dataset")
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+def hook_name(kind: str) -> str:
+    """The hook of a kind, such as ``msdm_kit_conditioners``."""
+    return f"{PROJECT}_{kind}s"
+
+
+@hookspec
+def msdm_kit_conditioners() -> list[Plugin]:  # type: ignore[empty-body]
+    """Conditions; each loads a subclass of `msdm_kit.Conditioner`."""
+
+
+@hookspec
+def msdm_kit_injectors() -> list[Plugin]:  # type: ignore[empty-body]
+    """Ways into the network; each loads a subclass of `msdm_kit.Injector`."""
+
+
+@hookspec
+def msdm_kit_backbones() -> list[Plugin]:  # type: ignore[empty-body]
+    """Networks; each loads a backbone class."""
+
+
+@hookspec
+def msdm_kit_solvers() -> list[Plugin]:  # type: ignore[empty-body]
+    """Samplers; each loads a solver function."""
+
+
+@hookspec
+def msdm_kit_metrics() -> list[Plugin]:  # type: ignore[empty-body]
+    """Scores of synthetic fields; each loads a function."""
+
+
+@hookspec
+def msdm_kit_recipes() -> list[Plugin]:  # type: ignore[empty-body]
+    """Presets; each loads the `pathlib.Path` of a YAML file."""
+
+
+@hookspec
+def msdm_kit_datasets() -> list[Plugin]:  # type: ignore[empty-body]
+    """Data sets that come with a package; each loads the `pathlib.Path` of a folder with a manifest."""

@@ -1,0 +1,93 @@
+"""YAML as recipes use it: safe, without doubled keys, and with 1e-4 as a number."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..core.errors import MsdmError
+
+# YAML 1.1 wants a point in a float and reads 1e-4 as text. YAML 1.2 does not.
+_EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
+_FLOAT = "tag:yaml.org,2002:float"
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key_node.value!r} stands twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+_Loader.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+0123456789"))
+# The dumper quotes text that would be read as something else only where it knows of it.
+_Dumper.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+0123456789"))
+
+
+def parse(text: str, where: str) -> Any:
+    """The value of a YAML text.
+
+    Parameters
+    ----------
+    text : str
+    where : str
+        How the error calls the text, such as ``recipe mine.yaml``.
+
+    Raises
+    ------
+    MsdmError
+        The text is no YAML; with line and column.
+    """
+    # A safe loader: it makes plain values only.
+    loader: _Loader | None = None
+    try:
+        loader = _Loader(text)
+        return loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        reason = error.problem or error.context or "not legal YAML"
+        raise MsdmError(f"{where}: {place}{' '.join(reason.split())}; mend the YAML there") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise MsdmError(f"{where}: not legal YAML: {' '.join(str(error).split())}") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises
+    ------
+    MsdmError
+        The file cannot be read, is no YAML, or holds something else than a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise MsdmError(f"recipe {path}: cannot be read: {reason}; give a YAML file") from error
+    value = parse(text, f"recipe {path}")
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        found = "nothing" if value is None else type(value).__name__
+        raise MsdmError(f"recipe {path}: holds {found}; a recipe is a mapping of sections")
+    return value
+
+
+def dump(value: Any) -> str:
+    """A value as YAML that `parse` reads back equal; keys keep their order."""
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))

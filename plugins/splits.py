@@ -1,0 +1,83 @@
+"""Training and validation fields of a data set."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.dataset import FieldDataset
+from ..core.errors import MsdmError
+from ..core.manifest import read_manifest
+from ..core.recipe import Recipe
+from ..core.seeds import seed_for
+
+HELD_OUT = 10
+"""Where a manifest has no split column, one field in so many is held out for validation."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The fields that are trained on, and those that are not.
+
+    Attributes
+    ----------
+    train : FieldDataset
+    validation : FieldDataset or None
+        None where the manifest has a split column and no row of it is for validation.
+    notes : tuple of str
+        What was decided for the user.
+    """
+
+    train: FieldDataset
+    validation: FieldDataset | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the training fields' ids, in order."""
+        return hashlib.sha256("\n".join(self.train.ids).encode()).hexdigest()
+
+    def check_same(self, fingerprint: str, folder: Path) -> None:
+        """Check that a run was trained on these fields.
+
+        Raises
+        ------
+        MsdmError
+            It was not.
+        """
+        if fingerprint != self.fingerprint:
+            raise MsdmError(
+                f"{folder} was trained on other fields than the {len(self.train)} in {self.train.root}; resume "
+                f"with the same --data, or start a new run"
+            )
+
+
+def open_splits(
+    recipe: Recipe, folder: Path, *, on_progress: Callable[[int, int], None] | None = None
+) -> Splits:
+    """Open and check the training and validation fields of a folder.
+
+    By the manifest's ``split`` column where it has one. Otherwise one field in ten, chosen by a hash of its id,
+    is held out for validation.
+
+    Raises
+    ------
+    MsdmError
+        The folder or a field in it is not as it should be.
+    """
+    data = recipe.data
+    rows = read_manifest(folder / "metadata.csv") if folder.is_dir() else []
+    if rows and "split" not in rows[0]:
+        every = FieldDataset(folder, masks=data.masks, on_progress=on_progress)
+        held = {i for i in every.ids if seed_for("held out", i) % HELD_OUT == 0}
+        kept = [i for i in every.ids if i not in held]
+        if not held or not kept:
+            note = "the manifest has no split column and too few fields to hold any out: no validation"
+            return Splits(every, None, (note,))
+        note = f"the manifest has no split column: {len(held)} of {len(every)} fields held out for validation"
+        return Splits(every.subset(kept), every.subset(sorted(held)), (note,))
+    train = FieldDataset(folder, masks=data.masks, split=data.train_split, on_progress=on_progress)
+    if not any(row["split"] == data.validation_split for row in rows):
+        note = f"no row of the manifest has split {data.validation_split!r}: no validation loss, no previews"
+        return Splits(train, None, (note,))
+    return Splits(train, FieldDataset(folder, masks=data.masks, split=data.validation_split))

@@ -1,0 +1,245 @@
+"""Training a recipe on a data set: the loop, and what it tells its listener."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..core.dataset import FieldDataset
+from ..core.denoiser import Denoiser
+from ..core.loader import TrainingStream, make_loader
+from ..core.optimise import Optimiser, StepReport
+from ..core.recipe import Recipe
+from .build import build_conditioners, build_denoiser
+from .data import data_folder
+from .device import pick_device
+from .host import get_host
+from .recipe_files import load_recipe
+from .run import Run
+from .splits import Splits, open_splits
+from .validation import Validation, by_level
+
+
+@dataclass(frozen=True)
+class Started:
+    """The run is about to train: `done` of `total` optimiser steps are behind it."""
+
+    total: int
+    done: int
+    parameters: int
+    fields: int
+    device: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The k-th of n fields was read and checked."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Validated:
+    """Validation loss of the averaged weights, by noise level."""
+
+    step: int
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Previewed:
+    """A contact sheet was written."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Weights and checkpoint were written."""
+
+    step: int
+    path: Path
+
+
+Event = Started | Checked | StepReport | Validated | Previewed | Saved
+Listener = Callable[[Event], None]
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; everything is saved.
+
+    Attributes
+    ----------
+    step : int
+        Optimiser steps done.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after step {step}")
+        self.step = step
+
+
+def total_steps(recipe: Recipe, fields: int) -> int:
+    """Optimiser steps of a run over `fields` training fields."""
+    section = recipe.train
+    if section.steps is not None:
+        return section.steps
+    assert section.epochs is not None
+    return max(1, section.epochs * fields // (section.batch * section.accumulate))
+
+
+def new_denoiser(recipe: Recipe, dataset: FieldDataset) -> Denoiser:
+    """The network of a recipe, its conditions fitted to the training fields."""
+    conditioners = build_conditioners(recipe, rows=dataset.rows)
+    for conditioner in conditioners.values():
+        conditioner.initialise()
+    return build_denoiser(recipe, conditioners)
+
+
+def train(
+    recipe: Recipe | str,
+    data: str | Path = "histology-nuclei",
+    out: str | Path = "run",
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    listener: Listener = lambda event: None,
+) -> Path:
+    """Train a recipe.
+
+    Parameters
+    ----------
+    recipe : Recipe or str
+        A recipe, or the name or path of one.
+    data : str or Path
+        A folder in the documented layout, or a data set by name.
+    out : str or Path
+        The run's folder: made new, or gone on with when `resume`.
+    resume : bool
+    device : str or None
+        ``cpu``, ``cuda``, ``cuda:1`` ...; None takes a GPU where there is one.
+    listener : callable
+        Called with every `Event`.
+
+    Returns
+    -------
+    Path
+        The run's folder.
+
+    Raises
+    ------
+    MsdmError
+        Anything is wrong with the recipe, the data or the folder; nothing is written then.
+    Interrupted
+        SIGINT arrived; the run is saved.
+    """
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    run = Run(Path(out))
+    saved = run.claim(recipe, resume=resume)
+    splits = open_splits(
+        recipe, data_folder(str(data)), on_progress=lambda done, n: listener(Checked(done, n))
+    )
+    target = pick_device(device)
+    denoiser = new_denoiser(recipe, splits.train).to(target, memory_format=torch.channels_last)
+    total = total_steps(recipe, len(splits.train))
+    drop = {n: entry.drop for n, entry in recipe.conditioners.items()}
+    optimiser = Optimiser(denoiser, recipe.train, total=total, drop=drop)
+    extra = {"fields": splits.fingerprint}
+    if saved is not None:
+        splits.check_same(saved[1]["fields"], run.folder)
+        optimiser.load(*saved)
+    validation = None
+    if splits.validation is not None:
+        solver = get_host().load("solver", recipe.sample.solver)
+        validation = Validation(splits.validation, optimiser, recipe, solver)
+    if saved is None:
+        run.start(recipe)
+    parameters = sum(p.numel() for p in denoiser.parameters())
+    listener(Started(total, optimiser.done, parameters, len(splits.train), str(target), splits.notes))
+    _loop(recipe, run, optimiser, splits, validation, extra, listener)
+    return run.folder
+
+
+def _loop(
+    recipe: Recipe,
+    run: Run,
+    optimiser: Optimiser,
+    splits: Splits,
+    validation: Validation | None,
+    extra: dict[str, str],
+    listener: Listener,
+) -> None:
+    section, total = recipe.train, optimiser.total
+    denoiser = optimiser.denoiser
+    conditioners = {n: denoiser.conditioner(n) for n in denoiser.names}
+    stream = TrainingStream(splits.train, conditioners, recipe.data, section.seed)
+    per_step = section.batch * section.accumulate
+    loader = make_loader(
+        stream,
+        start=optimiser.done * per_step,
+        count=(total - optimiser.done) * per_step,
+        batch=section.batch,
+        workers=section.workers,
+        pin=optimiser.device.type == "cuda",
+    )
+    batches = iter(loader)
+    began = time.monotonic()
+
+    def save() -> None:
+        run.save(recipe, optimiser, extra)
+        listener(Saved(optimiser.done, run.weights))
+
+    with _sigint() as stop:
+        while optimiser.done < total:
+            report = optimiser.step([next(batches) for _ in range(section.accumulate)])
+            step, last = report.step, report.step == total
+            run.log(
+                step=step,
+                loss=report.loss,
+                gradient_norm=report.gradient_norm,
+                lr=report.lr,
+                images=step * per_step,
+                seconds=round(time.monotonic() - began, 3),
+            )
+            listener(report)
+            if stop.is_set():
+                save()
+                raise Interrupted(step)
+            if validation is not None and (step % section.validate_every == 0 or last):
+                losses = by_level(validation.losses())
+                run.log(step=step, validation=losses)
+                listener(Validated(step, losses))
+            if step % section.save_every == 0 or last:
+                save()
+            if validation is not None and (step % section.preview_every == 0 or last):
+                path = run.preview(step)
+                validation.preview(path, f"{recipe.name}, step {step}")
+                listener(Previewed(step, path))
+
+
+@contextmanager
+def _sigint() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that a step is never cut in two; the second one kills."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,48 @@
+"""Fixtures that every test may ask for."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from .golden.weights import weights
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Numbers of the public reference: tensors, arguments, and the weights they were made with."""
+
+    tensors: dict[str, Tensor]
+    arguments: dict[str, Any]
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.tensors[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.tensors
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The reference's state dict, under the reference's keys."""
+        return {k: torch.from_numpy(w) for k, w in weights(self.arguments["state"]).items()}
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Golden]:
+    """Open a golden file by its name."""
+
+    def load(name: str) -> Golden:
+        with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
+            words = {k: v for k, v in file.metadata().items() if k not in ("reference", "torch")}
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (it has no __iter__)
+        return Golden(tensors, {k: json.loads(v) for k, v in words.items()})
+
+    return load

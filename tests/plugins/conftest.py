@@ -1,0 +1,70 @@
+"""Entry points and recipes made up for the tests of the host and of building."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from msdm_kit.plugins.hookspecs import hookimpl
+from msdm_kit.plugins.host import BLOCK_VARIABLE, Host
+
+
+@dataclass
+class FakeEntry:
+    """As much of an entry point as the host uses; `module` is what it loads, or an exception."""
+
+    name: str
+    module: Any
+    package: str = ""
+
+    @property
+    def dist(self) -> Any:
+        return SimpleNamespace(name=self.package or f"{self.name}-package", version="1.2")
+
+    def load(self) -> Any:
+        if isinstance(self.module, BaseException):
+            raise self.module
+        return self.module
+
+
+def module_with(**hooks: Any) -> SimpleNamespace:
+    """A module whose hooks return the given values, or raise them."""
+
+    def implement(name: str, value: Any) -> Any:
+        def hook() -> Any:
+            if isinstance(value, BaseException):
+                raise value
+            return value
+
+        hook.__name__ = name
+        return hookimpl(hook)
+
+    return SimpleNamespace(**{name: implement(name, value) for name, value in hooks.items()})
+
+
+@pytest.fixture
+def entry() -> type[FakeEntry]:
+    return FakeEntry
+
+
+@pytest.fixture
+def module() -> Callable[..., SimpleNamespace]:
+    return module_with
+
+
+@pytest.fixture
+def host_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Host]:
+    """A host that finds exactly the given entry points besides the built-ins."""
+
+    def make(*entries: FakeEntry, block: tuple[str, ...] = (), environment: str = "") -> Host:
+        def entry_points(*, group: str) -> list[FakeEntry]:
+            assert group == "msdm_kit"
+            return list(entries)
+
+        monkeypatch.setattr(metadata, "entry_points", entry_points)
+        monkeypatch.setenv(BLOCK_VARIABLE, environment)
+        return Host(block)
+
+    return make

@@ -1,0 +1,148 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pluggy
+import pytest
+from msdm_kit.core.errors import MsdmError
+from msdm_kit.plugins import builtin
+from msdm_kit.plugins.descriptor import Plugin, lazy
+from msdm_kit.plugins.hookspecs import KINDS, hook_name, hookimpl
+from msdm_kit.plugins.host import get_host
+
+SQRT = Plugin("sqrt", "Square root.", lazy("math:sqrt"))
+
+
+def test_third_party_plugin_is_listed_and_loads(host_with, entry, module):
+    host = host_with(entry("extra", module(msdm_kit_metrics=[SQRT])))
+    assert host.problems == []
+    assert "sqrt" in host.names("metric")
+    assert host.get("metric", "sqrt") is SQRT
+    assert host.load("metric", "sqrt")(9) == 3
+    (row,) = [r for r in host.listing() if r.name == "sqrt"]
+    assert (row.kind, row.package, row.version, row.state) == ("metric", "extra-package", "1.2", "ok")
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (ModuleNotFoundError("No module named 'gone'"), "does not import: ModuleNotFoundError: No module"),
+        (SystemExit(3), "does not import: SystemExit"),
+        ({"msdm_kit_injector": []}, "no hook 'msdm_kit_injector'; did you mean 'msdm_kit_injectors'?"),
+        ({"something": []}, "no hook 'something'; legal: msdm_kit_backbones"),
+        ({"msdm_kit_metrics": ["sqrt"]}, "msdm_kit_metrics returns str 'sqrt'; return a list of Plugin"),
+        ({"msdm_kit_metrics": None}, "msdm_kit_metrics fails: TypeError"),
+        ({"msdm_kit_metrics": RuntimeError("two\nlines")}, "msdm_kit_metrics fails: RuntimeError: two lines"),
+        (
+            {"msdm_kit_injectors": [Plugin("spade", "", int)]},
+            "the name 'spade' is taken by injector of msdm-kit",
+        ),
+        ({}, "implements no hook"),
+    ],
+)
+def test_broken_package_is_recorded_and_harms_no_other(host_with, entry, module, broken, reason):
+    bad = module(**broken) if isinstance(broken, dict) else broken
+    good = entry("zz", module(msdm_kit_metrics=[SQRT]))
+    host = host_with(entry("bad", bad), good)
+    (problem,) = host.problems
+    assert (problem.plugin, problem.package, problem.version) == ("bad", "bad-package", "1.2")
+    assert reason in problem.reason
+    assert "\n" not in problem.reason
+    assert host.load("metric", "sqrt")(4) == 2
+    assert host_with(good).names("injector") == host.names("injector")
+    assert host.listing()[-1].state == f"problem: {problem.reason}"
+
+
+def test_hook_with_an_argument_is_refused(host_with, entry, module):
+    bad = module(msdm_kit_metrics=[SQRT])
+    bad.msdm_kit_injectors = hookimpl(lambda colour: [])
+    bad.msdm_kit_injectors.__name__ = "msdm_kit_injectors"
+    host = host_with(entry("bad", bad))
+    assert "sqrt" not in host.names("metric")
+    assert "does not register: PluginValidationError" in host.problems[0].reason
+    assert host.names("injector") == host_with().names("injector")
+
+
+def test_unmarked_hook_is_refused(host_with, entry, module):
+    bad = module()
+    bad.msdm_kit_metrics = lambda: [SQRT]
+    (problem,) = host_with(entry("bad", bad)).problems
+    assert problem.reason == "msdm_kit_metrics is not marked with @hookimpl"
+
+
+def test_a_hook_of_a_later_version_may_be_optional(host_with, entry, module):
+    later = module(msdm_kit_metrics=[SQRT])
+    later.msdm_kit_importers = pluggy.HookimplMarker("msdm_kit")(lambda: [], optionalhook=True)
+    assert host_with(entry("later", later)).problems == []
+
+
+def test_of_two_packages_with_one_name_the_first_by_package_wins(host_with, entry, module):
+    def load_of(value: str) -> Plugin:
+        return Plugin("same", "", lambda: value)
+
+    a = entry("x", module(msdm_kit_metrics=[load_of("a")]), "a-package")
+    b = entry("x", module(msdm_kit_metrics=[load_of("b")]), "b-package")
+    for order in ((a, b), (b, a)):
+        host = host_with(*order)
+        assert host.load("metric", "same") == "a"
+        assert [p.package for p in host.problems] == ["b-package"]
+
+
+@pytest.mark.parametrize("name", ["extra", "extra-package"])
+def test_blocked_package_is_not_even_imported(host_with, entry, name):
+    host = host_with(entry("extra", AssertionError("imported")), block=(name,))
+    assert host.problems == []
+    assert host.listing()[-1].state == "blocked"
+    assert host_with(entry("extra", AssertionError("imported")), environment=f"a, {name}").problems == []
+
+
+def test_blocked_plugin_says_so(host_with):
+    host = host_with(environment="spade")
+    assert "spade" not in host.names("injector")
+    with pytest.raises(MsdmError, match="injector 'spade' is blocked; take it off MSDM_KIT_NO_PLUGIN"):
+        host.get("injector", "spade")
+
+
+def test_unknown_names_are_answered(host_with):
+    host = host_with()
+    with pytest.raises(MsdmError, match="no injector 'spad'; did you mean 'spade'"):
+        host.get("injector", "spad")
+    with pytest.raises(MsdmError, match="no plugin kind 'injectors'; did you mean 'injector'"):
+        host.names("injectors")
+
+
+def test_plugin_that_fails_to_load_names_its_package(host_with, entry, module):
+    plugin = Plugin("gone", "", lazy("msdm_kit.no_such_module:Thing"))
+    host = host_with(entry("extra", module(msdm_kit_metrics=[plugin])))
+    with pytest.raises(MsdmError, match=r"metric 'gone' of extra-package 1\.2 does not load: ModuleNotFound"):
+        host.load("metric", "gone")
+
+
+def test_builtins_implement_every_hook_and_all_load(host_with):
+    host = host_with()
+    assert all(hasattr(builtin, hook_name(kind)) for kind in KINDS)
+    for kind in KINDS:
+        assert host.names(kind)
+        for name in host.names(kind):
+            thing = host.load(kind, name)
+            assert thing.exists() if isinstance(thing, Path) else callable(thing)
+            assert host.get(kind, name).summary
+
+
+def test_listing_imports_nothing_heavy():
+    code = (
+        "import sys; from msdm_kit.plugins.host import Host; Host(); "
+        "print([m for m in ('torch', 'transformers', 'skimage', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_host_of_the_process_is_one():
+    assert get_host() is get_host()
+
+
+@pytest.mark.parametrize("target", ["math", "math:", ":sqrt"])
+def test_lazy_refuses_half_a_target(target):
+    with pytest.raises(ValueError, match=r"package\.module:attribute"):
+        lazy(target)
