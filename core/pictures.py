@@ -20,7 +20,7 @@ _Number = TypeVar("_Number", bound=np.generic)
 
 # Yellow and cyan keep apart from pink and purple, and from each other without red-green vision.
 _FIXED: dict[str, Colour] = {"nucleus": (255, 222, 0), "cell": (0, 190, 230)}
-_OTHERS: tuple[Colour, ...] = ((0, 158, 115), (213, 94, 0), (0, 60, 160), (255, 255, 255))
+_OTHERS: tuple[Colour, ...] = ((0, 158, 115), (213, 94, 0), (0, 60, 160), (0, 0, 0))
 
 _COLUMNS = ("real", "condition", "synthetic", "synthetic + outlines")
 _SMALLEST = 192
@@ -210,7 +210,7 @@ def save_sheet(path: str | os.PathLike[str], rows: Sequence[SheetRow], title: st
     """
     picture = Pillow.fromarray(contact_sheet(rows, title=title))
     with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG", optimize=True)
+        picture.save(temporary, format="PNG")
 
 
 def _tiles(row: SheetRow, colours: Mapping[str, Colour]) -> tuple[RawImage, RawImage, RawImage, RawImage]:
@@ -296,7 +296,7 @@ def _draw_legend(
 ) -> float:
     """A swatch and a name per kind, ending at `right`; returns where they begin."""
     font = ImageFont.load_default(size=size)
-    for kind in reversed(colours):
+    for kind in reversed(list(colours)):
         right -= font.getlength(kind)
         draw.text((right, top), kind, fill=_INK, font=font)
         right -= 1.4 * size

@@ -198,7 +198,8 @@ def test_the_summary_leaves_out_what_is_not_known() -> None:
 def test_real_fields_follow_their_own_masks() -> None:
     with as_file(files("msdm_kit.plugins") / "datasets" / "histology-nuclei") as root:
         data = FieldDataset(root, masks=("nucleus",), split="test_mixed")
-    found = summarise(measure(s, s.image, real=s.image) for s in data if s.image is not None)
+    fields = [data[i] for i in range(len(data))]
+    found = summarise(measure(s, s.image, real=s.image) for s in fields if s.image is not None)
     assert found["fields"] == 20
     assert found["mask_adherence"] == pytest.approx(0.769, abs=0.003)
     assert found["mask_adherence_ratio"] == 1.0

@@ -1,0 +1,230 @@
+"""A trained model, ready to paint."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from ..core.augment import pad_to_multiple
+from ..core.checkpoint import cast, file_hash, load_tensors, save_tensors
+from ..core.denoiser import Denoiser, to_device
+from ..core.errors import MsdmError, did_you_mean
+from ..core.recipe import Precision, Recipe, SampleSection
+from ..core.sample import Image, Sample
+from ..core.sampling import draw
+from .build import build_conditioners, build_denoiser
+from .device import pick_device
+from .host import get_host
+from .recipe_schema import one_line
+from .run import Run, run_facts
+
+MODELS = Path(__file__).parent / "models"
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """A painted field and what it was painted from.
+
+    Attributes
+    ----------
+    target : Sample
+        Its masks are pixel for pixel those of the image; its `sources` name the field of each facet.
+    image : ndarray (3, H, W) float32 in [-1, 1]
+    seed : int
+    settings : SampleSection
+    """
+
+    target: Sample
+    image: Image
+    seed: int
+    settings: SampleSection
+
+    @property
+    def id(self) -> str:
+        return self.target.id
+
+
+class Pipeline:
+    """A recipe with trained weights.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    denoiser : Denoiser
+        In evaluation mode, on its device.
+    weights_hash : str
+        SHA-256 of the weights' file.
+    step : int
+        Optimiser steps that it was trained for.
+    """
+
+    def __init__(self, recipe: Recipe, denoiser: Denoiser, *, weights_hash: str, step: int) -> None:
+        self.recipe = recipe
+        self.denoiser = denoiser.eval()
+        self.weights_hash = weights_hash
+        self.step = step
+
+    @classmethod
+    def load(cls, run: str | Path, *, device: str | None = None) -> "Pipeline":
+        """Load a run.
+
+        Parameters
+        ----------
+        run : str or Path
+            A run's folder, a weights file, or a model that comes with the package: ``demo``.
+        device : str or None
+            None takes a GPU where there is one.
+
+        Raises
+        ------
+        MsdmError
+            There is no such run, or its weights do not fit its recipe.
+        """
+        path = find_weights(run)
+        tensors, facts = load_tensors(path)
+        recipe = Recipe.model_validate(facts["recipe"])
+        denoiser = build_denoiser(recipe, build_conditioners(recipe, facts=facts["conditioners"]))
+        try:
+            denoiser.load_state_dict(cast(tensors, torch.float32))
+        except RuntimeError as error:
+            first = str(error).splitlines()[1:2] or [str(error)]
+            raise MsdmError(f"{path}: the weights do not fit their recipe: {first[0].strip()}") from None
+        denoiser = denoiser.to(pick_device(device), memory_format=torch.channels_last)
+        return cls(recipe, denoiser, weights_hash=file_hash(path), step=int(facts["step"]))
+
+    def save(self, path: str | Path, *, precision: Precision = "fp32") -> None:
+        """Write the weights as one file that `load` reads; ``bf16`` halves it."""
+        tensors = self.denoiser.state_dict()
+        if precision == "bf16":
+            tensors = cast(tensors, torch.bfloat16)
+        save_tensors(path, tensors, run_facts(self.recipe, self.denoiser, self.step))
+
+    def settings(self, **changes: Any) -> SampleSection:
+        """The recipe's sampling settings with some changed; None changes nothing.
+
+        Raises
+        ------
+        MsdmError
+            A setting is unknown or illegal, or guidance is asked of a condition that was never dropped.
+        """
+        given = {k: v for k, v in changes.items() if v is not None}
+        try:
+            settings = SampleSection.model_validate({**self.recipe.sample.model_dump(), **given})
+        except ValidationError as error:
+            raise MsdmError(f"sample: {one_line(error, SampleSection)}") from None
+        get_host().get("solver", settings.solver)
+        scales = settings.guidance
+        names = self.denoiser.names
+        if not isinstance(scales, dict):
+            scales = dict.fromkeys(names, scales)
+        for name, scale in scales.items():
+            if name not in names:
+                raise MsdmError(f"guidance names no condition {name!r}: {did_you_mean(name, names)}")
+            if scale != 1 and self.recipe.conditioners[name].drop == 0:
+                raise MsdmError(
+                    f"guidance {scale:g} on {name!r}, which training never dropped; use guidance 1, or train with "
+                    f"--set conditioners.{name}.drop=0.1"
+                )
+        return settings
+
+    def sample(
+        self,
+        fields: Sequence[Sample],
+        *,
+        seed: int = 0,
+        batch: int = 4,
+        on_step: Callable[[int], None] | None = None,
+        **settings: Any,
+    ) -> Iterator[Synthetic]:
+        """Paint fields.
+
+        Parameters
+        ----------
+        fields : sequence of Sample
+            With masks, appearance and metadata as the recipe's conditions read them; ids are unique. Any size:
+            fields are padded to what the backbone needs and cut back.
+        seed : int
+        batch : int
+            Fields at once, of equal size; it does not change a result.
+        on_step : callable (fields) or None
+            Called after each solver step with the number of fields in the batch.
+        **settings
+            Of `SampleSection`: steps, solver, spacing, eta, guidance, clip, precision.
+
+        Yields
+        ------
+        Synthetic
+            In the order of `fields`.
+
+        Raises
+        ------
+        MsdmError
+            A field lacks what a condition reads, an id comes twice, or a setting is illegal.
+        """
+        chosen = self.settings(**settings)
+        ids = [f.id for f in fields]
+        twice = {i for i in ids if ids.count(i) > 1}
+        if twice:
+            raise MsdmError(f"field id {min(twice)!r} comes twice; the noise is drawn from it: make ids unique")
+        for _, group in groupby(fields, key=lambda field: field.size):
+            same = list(group)
+            for start in range(0, len(same), batch):
+                yield from self._batch(same[start : start + batch], seed, chosen, on_step)
+
+    def _batch(
+        self,
+        fields: Sequence[Sample],
+        seed: int,
+        settings: SampleSection,
+        on_step: Callable[[int], None] | None,
+    ) -> Iterator[Synthetic]:
+        denoiser = self.denoiser
+        device = next(denoiser.parameters()).device
+        padded = [pad_to_multiple(f, denoiser.backbone.multiple)[0] for f in fields]
+        observations = {}
+        for name in denoiser.names:
+            conditioner = denoiser.conditioner(name)
+            observations[name] = conditioner.collate([conditioner.observe(f) for f in padded])
+        with torch.inference_mode():
+            signals = denoiser.encode(to_device(observations, device))
+        images = draw(
+            denoiser,
+            signals,
+            ids=[f.id for f in fields],
+            size=padded[0].size,
+            settings=settings,
+            solver=get_host().load("solver", settings.solver),
+            seed=seed,
+            on_step=None if on_step is None else lambda: on_step(len(fields)),
+        )
+        height, width = fields[0].size
+        for field, image in zip(fields, images.float().cpu().numpy(), strict=True):
+            cut: Image = np.ascontiguousarray(image[:, :height, :width])
+            yield Synthetic(field, cut, seed, settings)
+
+
+def find_weights(run: str | Path) -> Path:
+    """The weights file of a run's folder, a file itself, or a model of the package.
+
+    Raises
+    ------
+    MsdmError
+        There is none.
+    """
+    path = Path(run)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        weights = Run(path).weights
+        if not weights.exists():
+            raise MsdmError(f"{path} holds no {weights.name}; give the folder of a run that has saved once")
+        return weights
+    models = {p.parent.name: p for p in MODELS.glob("*/weights.safetensors")}
+    if str(run) in models:
+        return models[str(run)]
+    raise MsdmError(f"no run {str(run)!r}, and no model of that name: {did_you_mean(str(run), models)}")
