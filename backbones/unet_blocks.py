@@ -133,7 +133,7 @@ def timestep_embedding(t: Tensor, width: int, max_period: float = 10000.0) -> Te
     t : Tensor (B,)
         Time steps, integer or fractional.
     width : int
-        Even.
+        Where it is odd, the last entry is 0.
 
     Returns
     -------
@@ -142,4 +142,4 @@ def timestep_embedding(t: Tensor, width: int, max_period: float = 10000.0) -> Te
     half = width // 2
     freqs = torch.exp(-torch.log(torch.tensor(max_period)) * torch.arange(half) / half).to(t.device)
     args = t[:, None].float() * freqs[None]
-    return torch.cat([args.cos(), args.sin()], dim=-1)
+    return F.pad(torch.cat([args.cos(), args.sin()], dim=-1), (0, width % 2))

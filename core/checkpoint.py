@@ -24,7 +24,7 @@ def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], fa
     ----------
     path : path
     tensors : mapping name -> Tensor
-        On any device, of any dtype that safetensors holds.
+        On any device, of any dtype that safetensors holds. Tied ones are written as often as they are named.
     facts : mapping
         JSON only; kept in the file's metadata.
 
@@ -35,7 +35,15 @@ def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], fa
     """
     from safetensors.torch import save_file
 
-    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    plain: dict[str, Tensor] = {}
+    held: set[int] = set()
+    for name, tensor in tensors.items():
+        plain[name] = tensor.detach().cpu().contiguous()
+        storage = plain[name].untyped_storage().data_ptr()
+        if storage in held:
+            # safetensors refuses tensors that share memory
+            plain[name] = plain[name].clone()
+        held.add(storage)
     metadata = {KEY: json.dumps({"format": FORMAT, **facts})}
     with atomic_write(path) as temporary:
         save_file(plain, temporary, metadata=metadata)

@@ -106,6 +106,9 @@ class Injector(nn.Module, ABC):
         """
 
 
+_ARTICLE: dict[SpecKind, str] = {"map": "a map", "tokens": "tokens", "vector": "a vector"}
+
+
 def nbytes(state: State) -> int:
     """Bytes of a state's tensors."""
     return sum(t.numel() * t.element_size() for t in state.values())
@@ -170,7 +173,8 @@ def pair(spec: Spec, injector: type[Injector], *, condition: str, name: str, leg
     """
     if spec.kind not in injector.accepts:
         raise MsdmError(
-            f"conditioner {condition!r} emits a {spec.kind}, and injector {name!r} takes "
-            f"{', '.join(sorted(injector.accepts))}; injectors that take a {spec.kind}: "
+            f"conditioner {condition!r} emits {_ARTICLE[spec.kind]}, and injector {name!r} takes "
+            f"{', '.join(_ARTICLE[kind] for kind in sorted(injector.accepts))}; injectors that take "
+            f"{_ARTICLE[spec.kind]}: "
             f"{', '.join(sorted(legal)) or 'none'}"
         )

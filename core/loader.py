@@ -1,6 +1,7 @@
 """Training crops by number: the n-th crop of a run is the same in every process, and after every resume."""
 
 import copy
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -216,10 +217,17 @@ def make_loader(
         collate_fn=guarded.collate,
         num_workers=workers,
         multiprocessing_context=context,
+        worker_init_fn=_leave_interrupts_to_the_main_process if workers else None,
         pin_memory=pin,
         # Otherwise each pass would draw its base seed from torch's global generator, and move it.
         generator=torch.Generator(),
     )
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    # Ctrl-C reaches every process of the terminal. A worker that ended by it would take the batches with it
+    # that the main process still waits for, and the run would not be saved.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _without_parameters(conditioner: Conditioner) -> Conditioner:

@@ -14,6 +14,7 @@ from .ema import Ema
 from .errors import MsdmError
 from .loader import Batch
 from .losses import training_losses
+from .precision import autocast
 from .recipe import TrainSection
 from .seeds import seed_for
 
@@ -51,16 +52,11 @@ def learning_rate(section: TrainSection, step: int, total: int) -> float:
     return section.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16 autocast, or none. Never fp16."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
 class Optimiser:
     """The state of a training run: weights, their average, the optimiser, and the number of steps done.
 
-    All random numbers of a step are drawn from (seed, step), so that nothing but this state is needed to go on
-    exactly where a run stopped.
+    All random numbers of a step are drawn from (seed, step), so that nothing but this state is needed to go
+    on exactly where a run stopped.
 
     Parameters
     ----------
@@ -180,7 +176,7 @@ class Optimiser:
         weights = {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}
         own = self.denoiser.state_dict()
         if weights.keys() != own.keys() or any(weights[k].shape != own[k].shape for k in own):
-            raise MsdmError("the checkpoint is of another model than the recipe makes; train into a new folder")
+            raise MsdmError("the checkpoint is of another model than the recipe; train into a new folder")
         self.denoiser.load_state_dict(weights)
         for n, p in self.parameters.items():
             self.ema.shadow[n] = tensors[f"ema.{n}"].to(p.device).clone()

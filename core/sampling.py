@@ -9,7 +9,7 @@ from .conditioning import Signal
 from .denoiser import Denoiser
 from .diffusion import Denoised, denoise
 from .guidance import combine, plan
-from .optimise import autocast
+from .precision import autocast
 from .recipe import SampleSection
 from .schedule import spaced_steps
 from .seeds import seed_for

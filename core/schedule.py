@@ -28,7 +28,18 @@ class NoiseSchedule:
 
     @classmethod
     def linear(cls, timesteps: int = 1000) -> "NoiseSchedule":
-        """Betas from 1e-4 to 0.02, scaled by 1000 / T (Ho et al. 2020, section 4)."""
+        """Betas from 1e-4 to 0.02, scaled by 1000 / T (Ho et al. 2020, section 4).
+
+        Raises
+        ------
+        MsdmError
+            T is 20 or less: the last beta would reach 1.
+        """
+        if timesteps <= 20:
+            raise MsdmError(
+                f"the linear schedule has 21 time steps or more (its last beta is 20 / T), got {timesteps}; take "
+                f"more, or the cosine schedule"
+            )
         scale = 1000 / timesteps
         betas = torch.linspace(scale * 1e-4, scale * 0.02, timesteps, dtype=torch.float64)
         return cls(betas, torch.arange(timesteps))

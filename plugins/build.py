@@ -56,6 +56,11 @@ def build_conditioners(
         path = f"conditioners.{name}"
         cls, config = configure(recipe, "conditioner", path, entry, host)
         with place(recipe, path), _seeded(recipe, path):
+            if not name or "." in name or hasattr(torch.nn.ModuleDict(), name):
+                raise MsdmError(
+                    f"a condition cannot be called {name!r}, which torch cannot name a module; legal: any name "
+                    f"without a dot that is no attribute of a module, such as {name.replace('.', '_')}_1"
+                )
             if facts is not None and name not in facts:
                 raise MsdmError(
                     f"the weights hold no facts for it, only for: {', '.join(sorted(facts)) or 'nothing'}; "

@@ -108,12 +108,13 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "unsupported" in str(error).lower():
+        # torch tells code that it refuses from damage by its words alone
+        if "unsupported global" in str(error).lower():
             raise MsdmError(
                 f"{path}: this file holds more than tensors; it is not loaded; give a model*.pt or ema_*.pt"
             ) from error
         raise MsdmError(f"{path} is damaged or is no checkpoint that torch.save wrote") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle fails in any way: struct.error, IndexError, ...
         raise MsdmError(f"{path} is damaged or is no checkpoint that torch.save wrote") from error
     flat = isinstance(state, dict) and all(
         isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()

@@ -1,19 +1,24 @@
 """The folder of a run: what is in it, and what may be done with it."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ..core.denoiser import Denoiser
 from ..core.checkpoint import load_tensors, save_tensors
+from ..core.denoiser import Denoiser
 from ..core.errors import MsdmError
 from ..core.files import write_text
 from ..core.optimise import Optimiser
 from ..core.recipe import Recipe
 from .build import collect_facts
 from .recipe_files import differences, dump_recipe
+
+_FREE = ("train.workers", "train.validate_every", "train.preview_every", "train.save_every", "sample.*")
+"""Settings that do not change the weights: a run may be resumed with others."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,9 @@ class Run:
     def claim(self, recipe: Recipe, *, resume: bool) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Check that the folder may be used; when resuming, the saved tensors and facts.
 
+        A run is resumed by its own recipe; settings that do not change the weights (loader processes, how
+        often to save and validate, defaults of sampling) may be others.
+
         Raises
         ------
         MsdmError
@@ -61,7 +69,7 @@ class Run:
             raise MsdmError(f"{self.folder} holds no checkpoint to resume; leave --resume out to start a run")
         tensors, facts = load_tensors(self.checkpoint)
         saved = Recipe.model_validate(facts["recipe"])
-        changed = differences(saved, recipe)
+        changed = [line for line in differences(saved, recipe) if not _is_free(line.partition(": ")[0])]
         if changed:
             more = f" (+{len(changed) - 1} more)" if len(changed) > 1 else ""
             raise MsdmError(
@@ -70,9 +78,15 @@ class Run:
             )
         return tensors, facts
 
-    def start(self, recipe: Recipe) -> None:
-        """Make the folder, with the resolved recipe."""
+    def start(self, recipe: Recipe, done: int = 0) -> None:
+        """Write the resolved recipe, making the folder if need be, and cut the metrics after step `done`.
+
+        A run that was killed has metrics of steps that its checkpoint does not know; they will come again.
+        """
         write_text(self.recipe_file, dump_recipe(recipe))
+        if self.metrics.exists():
+            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_text(self.metrics, "".join(line for line in lines if _step(line) <= done))
 
     def save(self, recipe: Recipe, optimiser: Optimiser, extra: Mapping[str, Any]) -> None:
         """Write the weights that sampling reads and the checkpoint that training goes on from."""
@@ -86,6 +100,18 @@ class Run:
         """Add a line to the metrics."""
         with self.metrics.open("a", encoding="utf-8") as f:
             f.write(json.dumps(values) + "\n")
+
+
+def _is_free(key: str) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in _FREE)
+
+
+def _step(line: str) -> float:
+    """The step of a line of metrics; infinite where the line was cut by a crash."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def run_facts(recipe: Recipe, denoiser: Denoiser, step: int) -> dict[str, Any]:

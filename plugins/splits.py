@@ -57,8 +57,8 @@ def open_splits(
 ) -> Splits:
     """Open and check the training and validation fields of a folder.
 
-    By the manifest's ``split`` column where it has one. Otherwise one field in ten, chosen by a hash of its id,
-    is held out for validation.
+    By the manifest's ``split`` column where it has one. Otherwise one field in ten, chosen by a hash of its
+    id, is held out for validation.
 
     Raises
     ------

@@ -14,8 +14,10 @@ from ..core.dataset import FieldDataset
 from ..core.denoiser import Denoiser
 from ..core.loader import TrainingStream, make_loader
 from ..core.optimise import Optimiser, StepReport
+from ..core.precision import native_bf16
 from ..core.recipe import Recipe
 from .build import build_conditioners, build_denoiser
+from .check import check_plugins
 from .data import data_folder
 from .device import pick_device
 from .host import get_host
@@ -97,7 +99,7 @@ def total_steps(recipe: Recipe, fields: int) -> int:
 
 
 def new_denoiser(recipe: Recipe, dataset: FieldDataset) -> Denoiser:
-    """The network of a recipe, its conditions fitted to the training fields."""
+    """The network of a new run, its conditions fitted to the training fields."""
     conditioners = build_conditioners(recipe, rows=dataset.rows)
     for conditioner in conditioners.values():
         conditioner.initialise()
@@ -142,28 +144,35 @@ def train(
         SIGINT arrived; the run is saved.
     """
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    check_plugins(recipe)
     run = Run(Path(out))
     saved = run.claim(recipe, resume=resume)
     splits = open_splits(
         recipe, data_folder(str(data)), on_progress=lambda done, n: listener(Checked(done, n))
     )
     target = pick_device(device)
-    denoiser = new_denoiser(recipe, splits.train).to(target, memory_format=torch.channels_last)
+    if saved is not None:
+        splits.check_same(saved[1]["fields"], run.folder)
+        denoiser = build_denoiser(recipe, build_conditioners(recipe, facts=saved[1]["conditioners"]))
+    else:
+        denoiser = new_denoiser(recipe, splits.train)
+    denoiser = denoiser.to(target, memory_format=torch.channels_last)
     total = total_steps(recipe, len(splits.train))
     drop = {n: entry.drop for n, entry in recipe.conditioners.items()}
     optimiser = Optimiser(denoiser, recipe.train, total=total, drop=drop)
     extra = {"fields": splits.fingerprint}
     if saved is not None:
-        splits.check_same(saved[1]["fields"], run.folder)
         optimiser.load(*saved)
     validation = None
     if splits.validation is not None:
         solver = get_host().load("solver", recipe.sample.solver)
         validation = Validation(splits.validation, optimiser, recipe, solver)
-    if saved is None:
-        run.start(recipe)
+    run.start(recipe, optimiser.done)
+    notes = splits.notes
+    if recipe.train.precision == "bf16" and not native_bf16(target):
+        notes += (f"{target} does not compute bf16 itself: training in fp32",)
     parameters = sum(p.numel() for p in denoiser.parameters())
-    listener(Started(total, optimiser.done, parameters, len(splits.train), str(target), splits.notes))
+    listener(Started(total, optimiser.done, parameters, len(splits.train), str(target), notes))
     _loop(recipe, run, optimiser, splits, validation, extra, listener)
     return run.folder
 
@@ -210,7 +219,7 @@ def _loop(
                 seconds=round(time.monotonic() - began, 3),
             )
             listener(report)
-            if stop.is_set():
+            if stop.is_set() and not last:
                 save()
                 raise Interrupted(step)
             if validation is not None and (step % section.validate_every == 0 or last):

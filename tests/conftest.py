@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,21 @@ class Golden:
     def __contains__(self, key: object) -> bool:
         return key in self.tensors
 
+    @cached_property
+    def _weights(self) -> dict[str, Tensor]:
+        return {k: torch.from_numpy(w) for k, w in weights(self.arguments["state"]).items()}
+
     @property
     def state(self) -> dict[str, Tensor]:
-        """The reference's state dict, under the reference's keys."""
-        return {k: torch.from_numpy(w) for k, w in weights(self.arguments["state"]).items()}
+        """The reference's state dict, under the reference's keys; the tensors are shared, the dict is not."""
+        return dict(self._weights)
 
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], Golden]:
     """Open a golden file by its name."""
 
+    @cache
     def load(name: str) -> Golden:
         with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
             words = {k: v for k, v in file.metadata().items() if k not in ("reference", "torch")}

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from msdm_kit.backbones.unet import UNet, UNetConfig
 from msdm_kit.core.conditioning import Conditioner, Observation, PluginConfig, Signal, Spec
 from msdm_kit.core.denoiser import Denoiser, Injection
@@ -17,7 +19,6 @@ from msdm_kit.core.schedule import NoiseSchedule, spaced_steps
 from msdm_kit.core.solvers import ddim, ddpm
 from msdm_kit.plugins.convert_sdm import convert, describe
 from msdm_kit.plugins.injectors.spade import Spade, SpadeConfig
-from torch import Tensor
 
 RELATIVE = 1e-5
 SOLVERS = {"ddim": ddim, "ddpm": ddpm}

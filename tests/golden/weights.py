@@ -11,16 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MASK = np.uint64(0xFFFFFFFF)
-# the last layer of every branch, which training starts at zero: smaller, or rounding errors grow along a trajectory
+# the last layer of every branch, which training starts at zero: if large, a trajectory amplifies rounding
 _LAST = ("out.2.weight", "out_layers.2.weight", "out_layers.3.weight", "proj_out.weight")
 
 
 def uniform(key: str, count: int) -> NDArray[np.float64]:
     """`count` values in [0, 1): the 32-bit finaliser of MurmurHash3 over crc32(key) + 2654435761 i."""
-    h = (
-        np.uint64(zlib.crc32(key.encode())) + np.uint64(2654435761) * np.arange(count, dtype=np.uint64)
-        & _MASK
-    )
+    i = np.arange(count, dtype=np.uint64)
+    h = (np.uint64(zlib.crc32(key.encode())) + np.uint64(2654435761) * i) & _MASK
     h ^= h >> np.uint64(16)
     h = (h * np.uint64(0x85EBCA6B)) & _MASK
     h ^= h >> np.uint64(13)

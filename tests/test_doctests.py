@@ -1,0 +1,22 @@
+"""The examples in docstrings. Not by ``--doctest-modules``, which would import the checkout a second time."""
+
+import doctest
+import importlib
+import pkgutil
+
+import msdm_kit
+import pytest
+
+MODULES = ["msdm_kit", *(info.name for info in pkgutil.walk_packages(msdm_kit.__path__, "msdm_kit."))]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0
+
+
+def test_there_are_examples():
+    finder = doctest.DocTestFinder()
+    found = [t for name in MODULES for t in finder.find(importlib.import_module(name)) if t.examples]
+    assert len(found) >= 5
