@@ -20,7 +20,7 @@ from .unet_blocks import Attention, ResidualBlock, StridedConv, timestep_embeddi
 class UNetConfig(PluginConfig):
     """Settings of the U-Net; the defaults are SDM's at 256 pixels."""
 
-    channels: int = Field(256, ge=2, description="Base width.")
+    channels: int = Field(256, ge=2, multiple_of=2, description="Base width, even.")
     multipliers: tuple[float, ...] = Field((1, 1, 2, 2, 4, 4), min_length=1, description="Width per level.")
     blocks: int = Field(2, ge=1, description="Residual blocks per level.")
     attention_strides: tuple[int, ...] = Field((8, 16, 32), description="Strides with self-attention.")

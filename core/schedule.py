@@ -132,8 +132,8 @@ def spaced_steps(timesteps: int, n: int, spacing: Spacing) -> list[int]:
     n : int
         1 to T.
     spacing : {'leading', 'trailing', 'linspace'}
-        ``leading`` floor(k T / n): the papers' (guided-diffusion's ``ddimN``); never visits T - 1 unless
-        n = T. ``trailing`` round((k + 1) T / n) - 1: starts from pure noise (Lin et al. 2024, table 2).
+        ``leading``: 0, s, 2 s, ... with the stride s = ceil(T / n), guided-diffusion's ``ddimN``; where that
+        gives fewer than n steps, floor(k T / n). Never visits T - 1 unless n = T. ``trailing`` round((k + 1) T / n) - 1: starts from pure noise (Lin et al. 2024, table 2).
         ``linspace``: both ends (guided-diffusion's ``"N"``).
 
     Raises
@@ -149,7 +149,8 @@ def spaced_steps(timesteps: int, n: int, spacing: Spacing) -> list[int]:
     if not 1 <= n <= timesteps:
         raise MsdmError(f"cannot take {n} steps of a schedule of {timesteps}; legal: 1 to {timesteps}")
     if spacing == "leading":
-        return [k * timesteps // n for k in range(n)]
+        steps = list(range(0, timesteps, -(-timesteps // n)))
+        return steps if len(steps) == n else [k * timesteps // n for k in range(n)]
     if spacing == "trailing" or n == 1:
         return [round((k + 1) * timesteps / n) - 1 for k in range(n)]
     return [round(k * (timesteps - 1) / (n - 1)) for k in range(n)]

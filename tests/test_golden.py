@@ -172,11 +172,10 @@ def test_posterior(golden, name, respacing):
     torch.testing.assert_close(log, g[f"{prefix}.fixed_large.log_variance"], rtol=1e-6, atol=0)
 
 
-def test_leading_is_the_references_ddim_where_the_count_divides(golden):
+def test_leading_is_the_references_ddim(golden):
     g = golden("schedules")
     for count, stride in zip(g["ddim.counts"].tolist(), g["ddim.strides"].tolist(), strict=True):
-        if 1000 % count == 0:
-            assert spaced_steps(1000, count, "leading") == list(range(0, 1000, stride))
+        assert spaced_steps(1000, count, "leading") == list(range(0, 1000, stride))
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 10, 19, 20, 25, 40, 50, 100, 250, 500])

@@ -1,0 +1,91 @@
+"""`msdm-kit convert`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..core.errors import MsdmError
+
+EXAMPLES = (
+    "\b\nExample:\n"
+    "  msdm-kit convert sdm ema_0.9999_100000.pt runs/sdm --image-size 256\n"
+    "  msdm-kit convert sdm model.pt runs/msdm --schedule cosine --conditioner morphology=hv_maps "
+    "--conditioner colour=rgb_statistics"
+)
+
+convert = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=False, help="Make runs of weights that other software wrote."
+)
+
+
+@convert.callback()
+def _group() -> None:
+    """Make runs of weights that other software wrote."""
+
+
+@convert.command("sdm", epilog=EXAMPLES)
+def sdm(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="model*.pt, ema_*.pt or .safetensors of SDM.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The run's folder, new or empty.")],
+    conditioner: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TYPE",
+            help="What the map is made of, in the order of its channels. Repeatable.",
+            show_default="morphology=label_map",
+        ),
+    ] = None,
+    masks: Annotated[
+        str, typer.Option(metavar="KIND,KIND", help="Mask kinds, in the order of their channels.")
+    ] = "cell,nucleus",
+    edges: Annotated[
+        bool, typer.Option("--edges/--no-edges", help="Whether a label map has a channel of instance edges.")
+    ] = True,
+    image_size: Annotated[
+        int, typer.Option(metavar="PX", min=8, help="Side of the images that it was trained on.")
+    ] = 256,
+    head_channels: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Width of an attention head; a checkpoint does not say.")
+    ] = 64,
+    schedule: Annotated[
+        str, typer.Option(metavar="NAME", help="Noise schedule: linear or cosine.")
+    ] = "linear",
+    timesteps: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Time steps that it was trained with.")
+    ] = 1000,
+) -> None:
+    """Make a run of an SDM checkpoint (Wang et al. 2022), to be painted with.
+
+    All else is read off the checkpoint. Only tensors are read from it: nothing in it is executed.
+    """
+    chosen = _pairs(conditioner or [])
+    from ..plugins.convert_run import convert_run
+    from .console import output, say
+
+    run = convert_run(
+        file,
+        out,
+        conditioners=chosen or None,
+        masks=[kind.strip() for kind in masks.split(",")],
+        edges=edges,
+        image_size=image_size,
+        head_channels=head_channels,
+        schedule=schedule,
+        timesteps=timesteps,
+    )
+    say(
+        output(), f"the run is in {run.folder}; paint with: msdm-kit sample {run.folder} --data DIR --out DIR"
+    )
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, _, kind = text.partition("=")
+        if not name or not kind or name in pairs:
+            raise MsdmError(
+                f"--conditioner {text!r}: write NAME=TYPE, such as morphology=hv_maps, each name once"
+            )
+        pairs[name] = kind
+    return pairs

@@ -1,0 +1,115 @@
+"""The command `msdm-kit`: its commands, and how mistakes and interruptions end."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..core.errors import MsdmError
+from .convert import convert
+from .plugins import plugins
+from .recipes import EXAMPLES as RECIPES_EXAMPLES
+from .recipes import recipes
+from .sample import EXAMPLES as SAMPLE_EXAMPLES
+from .sample import sample
+from .train import EXAMPLES as TRAIN_EXAMPLES
+from .train import train
+
+USAGE_ERROR = typer.BadParameter.__mro__[1]
+"""Of the click that typer uses, which since typer 0.20 is its own."""
+
+INTERRUPTED = 130
+MISTAKE = 2
+
+
+class Commands(TyperGroup):
+    """The commands, in the order in which they were added; Ctrl-C ends each with one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    name="msdm-kit",
+    cls=Commands,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExample:\n  msdm-kit train quickstart --data histology-nuclei --out runs/first\n"
+    "  msdm-kit sample runs/first --data histology-nuclei --n 8 --out out/first",
+)
+app.command("train", epilog=TRAIN_EXAMPLES)(train)
+app.command("sample", epilog=SAMPLE_EXAMPLES)(sample)
+app.command("recipes", epilog=RECIPES_EXAMPLES)(recipes)
+app.command("plugins", epilog="\b\nExample:\n  msdm-kit plugins")(plugins)
+app.add_typer(convert, name="convert")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"msdm-kit {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Conditional diffusion for pathology: train a recipe, paint image and mask pairs."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments : sequence of str or None
+        None takes those of the process.
+
+    Returns
+    -------
+    int
+        The exit status: 0, 2 for a mistake of the user's, 130 after Ctrl-C.
+    """
+    try:
+        code = app(
+            args=None if arguments is None else list(arguments), prog_name="msdm-kit", standalone_mode=False
+        )
+    except MsdmError as error:
+        return _mistake(str(error))
+    except Exception as error:
+        if isinstance(error, USAGE_ERROR):
+            context = getattr(error, "ctx", None)
+            path = context.command_path if context is not None else "msdm-kit"
+            text = getattr(error, "format_message")()  # noqa: B009
+            return _mistake(f"{text.rstrip('.')}; see {path} --help")
+        if type(error).__name__ == "OutOfMemoryError":  # torch's; torch may not be imported here
+            return _mistake(
+                "the device is out of memory; lower train.batch or data.crop (--dry-run estimates), or --batch"
+            )
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def _mistake(text: str) -> int:
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    return MISTAKE
+
+
+def main() -> None:
+    """Entry point of the command."""
+    sys.exit(run())

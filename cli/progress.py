@@ -1,0 +1,221 @@
+"""Progress of training and of sampling: a live bar on a terminal, a line now and then elsewhere."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from .console import say
+
+if TYPE_CHECKING:
+    from ..core.optimise import StepReport
+    from ..core.recipe import TrainSection
+    from ..plugins import painting, training
+
+LINE_EVERY = 10.0
+"""Seconds between two lines where there is no terminal."""
+SMOOTHING = 0.98
+"""Weight of the past in the smoothed loss."""
+
+
+class Pace:
+    """How fast it goes, over the last steps, pauses between them included.
+
+    Parameters
+    ----------
+    total : int
+        Units of work in all.
+    window : int
+        Steps that are looked back on.
+    clock : callable () -> float
+        Seconds.
+    """
+
+    def __init__(self, total: int, window: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.total = total
+        self._clock = clock
+        self._began = clock()
+        self._seen: deque[tuple[int, float]] = deque(maxlen=window + 1)
+
+    def reached(self, done: int) -> None:
+        """`done` units of the total are behind."""
+        self._seen.append((done, self._clock()))
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return self._clock() - self._began
+
+    @property
+    def rate(self) -> float | None:
+        """Units per second; None before two calls of `reached`."""
+        if len(self._seen) < 2:
+            return None
+        (a, start), (b, end) = self._seen[0], self._seen[-1]
+        return (b - a) / (end - start) if end > start else None
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds to go at this rate."""
+        return (self.total - self._seen[-1][0]) / self.rate if self.rate else None
+
+
+def duration(seconds: float | None) -> str:
+    """``4 s``, ``12:05``, ``3:12:05``; ``?`` for None."""
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class _Shown:
+    """A bar with a text, or lines with the same text."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._task: TaskID | None = None
+        self._last = -LINE_EVERY
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}", markup=False),
+        )
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+    def __enter__(self) -> "_Shown":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def _begin(self, what: str, total: int, done: int = 0) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(what, total=total, completed=done, text="")
+
+    def _show(self, done: int, text: str, line: str, *, now: bool = False) -> None:
+        """Move the bar; without a terminal print `line`, where the last one is long ago or `now`."""
+        if self._task is not None:
+            self._bar.update(self._task, completed=done, text=text)
+        if not self.console.is_terminal and (now or time.monotonic() - self._last >= LINE_EVERY):
+            self._last = time.monotonic()
+            say(self.console, f"{line}  {text}")
+
+
+class TrainingProgress(_Shown):
+    """A listener of `train`; a context manager.
+
+    Parameters
+    ----------
+    console : Console
+    section : TrainSection
+        For how often there are pauses: the remaining time looks back over at least one of each.
+    """
+
+    def __init__(self, console: Console, section: "TrainSection") -> None:
+        super().__init__(console)
+        self._window = max(50, section.validate_every, section.preview_every, section.save_every)
+        self._images = section.batch * section.accumulate
+        self._pace = Pace(0, 1)
+        self._loss = self._weight = 0.0
+
+    def __enter__(self) -> "TrainingProgress":
+        super().__enter__()
+        return self
+
+    def __call__(self, event: "training.Event") -> None:
+        from ..plugins import training
+
+        if isinstance(event, training.Checked):
+            if event.done == 1:
+                self._begin("checking fields", event.total)
+            if self._task is not None:
+                self._bar.update(self._task, completed=event.done)
+        elif isinstance(event, training.Started):
+            self._started(event)
+        elif isinstance(event, training.Validated):
+            losses = "  ".join(f"{level} {loss:.4f}" for level, loss in event.losses.items())
+            say(self.console, f"step {event.step}: validation loss  {losses}")
+        elif isinstance(event, training.Previewed):
+            say(self.console, f"step {event.step}: preview {event.path}")
+        elif isinstance(event, training.Saved):
+            say(self.console, f"step {event.step}: saved {event.path}")
+        else:
+            self._step(event)
+
+    def _started(self, event: "training.Started") -> None:
+        for note in event.notes:
+            say(self.console, f"note: {note}")
+        so_far = f", {event.done} of them done" if event.done else ""
+        say(
+            self.console,
+            f"{event.parameters:,} parameters, {event.fields} training fields, {event.total} steps{so_far}, "
+            f"on {event.device}",
+        )
+        self._pace = Pace(event.total, self._window)
+        self._pace.reached(event.done)
+        self._begin("training", event.total, event.done)
+
+    def _step(self, report: "StepReport") -> None:
+        self._pace.reached(report.step)
+        self._loss = SMOOTHING * self._loss + (1 - SMOOTHING) * report.loss
+        self._weight = SMOOTHING * self._weight + 1 - SMOOTHING
+        rate = self._pace.rate
+        speed = "?" if rate is None else f"{rate * self._images:.1f}"
+        text = (
+            f"loss {self._loss / self._weight:.4f}  {speed} images/s  elapsed {duration(self._pace.elapsed)}  "
+            f"remaining {duration(self._pace.remaining)}"
+        )
+        last = report.step == self._pace.total
+        self._show(report.step, text, f"step {report.step}/{self._pace.total}", now=last)
+
+
+class SamplingProgress(_Shown):
+    """A listener of `paint`; a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._pace = Pace(0, 1)
+        self._done = self._pairs = self._fields = 0
+
+    def __enter__(self) -> "SamplingProgress":
+        super().__enter__()
+        return self
+
+    def __call__(self, event: "painting.Planned | painting.Stepped | painting.Painted") -> None:
+        from ..plugins import painting
+
+        if isinstance(event, painting.Planned):
+            self._fields = event.fields
+            what = "field" if event.fields == 1 else "fields"
+            say(
+                self.console, f"painting {event.fields} {what} in {event.steps} steps each, on {event.device}"
+            )
+            if event.seen:
+                say(self.console, f"note: {event.seen} of them are of the training split")
+            self._pace = Pace(event.fields * event.steps, 200)
+            self._pace.reached(0)
+            self._begin("painting", event.fields * event.steps)
+            return
+        if isinstance(event, painting.Stepped):
+            self._done += event.fields
+            self._pace.reached(self._done)
+        else:
+            self._pairs += 1
+        text = (
+            f"{self._pairs}/{self._fields} pairs  elapsed {duration(self._pace.elapsed)}  "
+            f"remaining {duration(self._pace.remaining)}"
+        )
+        last = self._pairs == self._fields
+        self._show(self._done, text, f"step {self._done}/{self._pace.total}", now=last)
