@@ -1,4 +1,4 @@
-"""The U-Net of SDM (Wang et al. 2022), which is that of ADM (Dhariwal and Nichol 2021) with open norm sites."""
+"""The U-Net of SDM (Wang et al. 2022): that of ADM (Dhariwal and Nichol 2021) with open norm sites."""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -35,8 +35,8 @@ class UNetConfig(PluginConfig):
 class UNet(Backbone):
     """The U-Net of SDM.
 
-    Regions: ``embedding``, ``input``, ``encoder``, ``middle`` (norms), ``bottleneck`` (the residual site after
-    the middle's attention), ``decoder``, ``head``. SDM injects by SPADE at ``middle`` and ``decoder``.
+    Regions: ``embedding``, ``input``, ``encoder``, ``middle`` (norms), ``bottleneck`` (the residual site
+    after the middle's attention), ``decoder``, ``head``. SDM injects by SPADE at ``middle`` and ``decoder``.
 
     Raises
     ------

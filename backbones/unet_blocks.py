@@ -71,9 +71,7 @@ class ResidualBlock(nn.Module):
         self.out_norm: SiteNorm | None = SiteNorm(channels_out, groups)
         self.dropout = nn.Dropout(dropout)
         self.out_conv = zero(nn.Conv2d(channels_out, channels_out, 3, padding=1))
-        self.skip = (
-            nn.Identity() if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
-        )
+        self.skip = nn.Identity() if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor, emb: Tensor, inject: Inject) -> Tensor:
         in_site, out_site = self.sites

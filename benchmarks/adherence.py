@@ -1,9 +1,9 @@
-"""Does the image follow its conditions? The quickstart recipe with and without colour and text, trained equally.
+"""Does the image follow its conditions? The quickstart recipe with and without colour and text.
 
     python -m benchmarks.adherence --out FOLDER [--steps 900] [--fields 20]
 
-Trains both on the built-in training split and paints `test_mixed` fields, which neither has seen, each with its
-own masks, colours and metadata. Prints a table; runs, pairs and contact sheets stay in FOLDER.
+Trains both equally on the built-in training split and paints `test_mixed` fields, which neither has seen, each
+with its own masks, colours and metadata. Prints a table; runs, pairs and contact sheets stay in FOLDER.
 """
 
 import argparse

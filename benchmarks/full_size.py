@@ -40,7 +40,8 @@ def main() -> None:
     splits = open_splits(recipe, data_folder(args.data))
     denoiser = new_denoiser(recipe, splits.train).to(memory_format=torch.channels_last)
     count = sum(p.numel() for p in denoiser.parameters())
-    print(f"built: {count / 1e6:.1f} M parameters, {time.perf_counter() - began:.1f} s, peak {peak_gib():.2f} GiB")
+    seconds = time.perf_counter() - began
+    print(f"built: {count / 1e6:.1f} M parameters, {seconds:.1f} s, peak {peak_gib():.2f} GiB")
 
     names = denoiser.names
     drop = {name: entry.drop for name, entry in recipe.conditioners.items()}

@@ -55,9 +55,10 @@ def sdm(
         int, typer.Option(metavar="N", min=1, help="Time steps that it was trained with.")
     ] = 1000,
 ) -> None:
-    """Make a run of an SDM checkpoint (Wang et al. 2022), to be painted with.
+    """Make a run of an SDM checkpoint, to be painted with.
 
-    All else is read off the checkpoint. Only tensors are read from it: nothing in it is executed.
+    SDM is the semantic diffusion model of Wang et al. 2022, arXiv 2207.00050. What no option says is read off
+    the checkpoint. Only tensors are read from it: nothing in it is executed.
     """
     chosen = _pairs(conditioner or [])
     from ..plugins.convert_run import convert_run

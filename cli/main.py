@@ -99,7 +99,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return _mistake(f"{text.rstrip('.')}; see {path} --help")
         if type(error).__name__ == "OutOfMemoryError":  # torch's; torch may not be imported here
             return _mistake(
-                "the device is out of memory; lower train.batch or data.crop (--dry-run estimates), or --batch"
+                "the device is out of memory; lower train.batch or data.crop (see --dry-run), or --batch"
             )
         raise
     return code if isinstance(code, int) else 0

@@ -2,7 +2,10 @@
 
 
 def plugins() -> None:
-    """List the plugins of every kind, and what is wrong with those that are left out."""
+    """List the plugins of every kind.
+
+    What is left out is marked with the reason.
+    """
     from ..plugins.host import get_host
     from .console import output, plain_table
 

@@ -174,8 +174,8 @@ class TrainingProgress(_Shown):
         rate = self._pace.rate
         speed = "?" if rate is None else f"{rate * self._images:.1f}"
         text = (
-            f"loss {self._loss / self._weight:.4f}  {speed} images/s  elapsed {duration(self._pace.elapsed)}  "
-            f"remaining {duration(self._pace.remaining)}"
+            f"loss {self._loss / self._weight:.4f}  {speed} images/s  "
+            f"elapsed {duration(self._pace.elapsed)}  remaining {duration(self._pace.remaining)}"
         )
         last = report.step == self._pace.total
         self._show(report.step, text, f"step {report.step}/{self._pace.total}", now=last)

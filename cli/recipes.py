@@ -12,7 +12,7 @@ EXAMPLES = "\b\nExample:\n  msdm-kit recipes\n  msdm-kit recipes msdm\n  msdm-ki
 def recipes(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Print this recipe, a name or a path, with all defaults."),
+        typer.Argument(metavar="NAME", help="Print this recipe, a name or a path, with all defaults."),
     ] = None,
     diff: Annotated[
         tuple[str, str] | None,

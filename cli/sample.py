@@ -29,7 +29,7 @@ def sample(
         str,
         typer.Option(
             metavar="DIR",
-            help="A data folder, or a data set by name: masks, colours and metadata are taken from its fields.",
+            help="A data folder, or a data set by name, whose masks, colours and metadata are painted.",
             show_default=False,
         ),
     ],

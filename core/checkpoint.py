@@ -17,7 +17,9 @@ KEY = "msdm_kit"
 FORMAT = 1
 
 
-def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+def save_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+) -> None:
     """Write tensors and JSON facts as one safetensors file, atomically.
 
     Parameters

@@ -124,7 +124,7 @@ class Conditioner(nn.Module, ABC):
         self.config = config
         self.facts = dict(facts)
 
-    def initialise(self) -> None:  # noqa: B027 (most conditions have nothing to load)
+    def initialise(self) -> None:
         """Load pretrained weights, if the config names any. Called once, when a new run starts."""
 
     @abstractmethod

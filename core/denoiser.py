@@ -137,9 +137,7 @@ class Denoiser(nn.Module):
     def bind(states: States) -> Inject:
         """What the backbone calls at its sites, given prepared states."""
 
-        def inject(
-            site: str, h: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
-        ) -> Tensor:
+        def inject(site: str, h: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
             for injector, state in states.get(site, ()):
                 h = injector.inject(h, state, scale, shift)
             return h
@@ -147,7 +145,7 @@ class Denoiser(nn.Module):
         return inject
 
     def live(self, signals: Mapping[str, Signal]) -> Inject:
-        """The same, preparing at the site itself: under checkpointing nothing is kept for the backward pass."""
+        """The same, preparing at the site itself: under checkpointing nothing is kept for backward."""
         entries: dict[str, list[tuple[Injector, Signal]]] = {}
         for injection in self.injections:
             assert isinstance(injection, Injection)
@@ -155,9 +153,7 @@ class Denoiser(nn.Module):
             for site in injection.sites:
                 entries.setdefault(site, []).append((injection.at(site), signal))
 
-        def inject(
-            site: str, h: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
-        ) -> Tensor:
+        def inject(site: str, h: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
             for injector, signal in entries.get(site, ()):
                 h = injector.inject(h, injector.prepare(signal), scale, shift)
             return h

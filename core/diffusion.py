@@ -47,7 +47,9 @@ def q_sample(schedule: NoiseSchedule, x0: Tensor, index: Tensor, noise: Tensor) 
     return extract(a.sqrt(), index, x0) * x0 + extract((1 - a).sqrt(), index, x0) * noise
 
 
-def target(schedule: NoiseSchedule, prediction: Prediction, x0: Tensor, noise: Tensor, index: Tensor) -> Tensor:
+def target(
+    schedule: NoiseSchedule, prediction: Prediction, x0: Tensor, noise: Tensor, index: Tensor
+) -> Tensor:
     """What the network is to predict: eps, x_0, or v = sqrt(abar) eps - sqrt(1 - abar) x_0.
 
     v after Salimans and Ho 2022, section 4.
@@ -60,7 +62,9 @@ def target(schedule: NoiseSchedule, prediction: Prediction, x0: Tensor, noise: T
     return extract(a.sqrt(), index, x0) * noise - extract((1 - a).sqrt(), index, x0) * x0
 
 
-def x0_from(schedule: NoiseSchedule, prediction: Prediction, out: Tensor, x_t: Tensor, index: Tensor) -> Tensor:
+def x0_from(
+    schedule: NoiseSchedule, prediction: Prediction, out: Tensor, x_t: Tensor, index: Tensor
+) -> Tensor:
     """x_0 from the network's output `out` (B, 3, H, W)."""
     if prediction == "x0":
         return out

@@ -13,8 +13,8 @@ from .recipe import EmaSection
 class Ema:
     """Averages of a module's trainable parameters: shadow = d shadow + (1 - d) parameter.
 
-    d = min(decay, (1 + n) / (warmup + n)) after n updates, so that early averages are not those of the initial
-    noise (`tf.train.ExponentialMovingAverage`'s rule for warmup 10).
+    d = min(decay, (1 + n) / (warmup + n)) after n updates, so that early averages are not those of the
+    initial noise (`tf.train.ExponentialMovingAverage`'s rule for warmup 10).
 
     Parameters
     ----------

@@ -141,9 +141,7 @@ class Optimiser:
         absent = {n: (torch.rand(b, generator=g) < p).to(device) for n, p in self.drop.items()}
         return self.loss_at(batch, index, noise, absent)
 
-    def loss_at(
-        self, batch: Batch, index: Tensor, noise: Tensor, absent: Mapping[str, Tensor]
-    ) -> Tensor:
+    def loss_at(self, batch: Batch, index: Tensor, noise: Tensor, absent: Mapping[str, Tensor]) -> Tensor:
         """Loss per image (B,) at given time steps (B,), noise (B, 3, H, W) and absent conditions (B,)."""
         device, denoiser = self.device, self.denoiser
         x0 = batch.image.to(device, memory_format=torch.channels_last)

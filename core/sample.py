@@ -180,6 +180,4 @@ def recombine(
         words, sources["metadata"] = metadata.metadata, metadata.source("metadata")
     elif metadata is not None:
         words, sources["metadata"] = {**morphology.metadata, **metadata}, "given"
-    return replace(
-        morphology, id=id or morphology.id, image=None, look=look, metadata=words, sources=sources
-    )
+    return replace(morphology, id=id or morphology.id, image=None, look=look, metadata=words, sources=sources)

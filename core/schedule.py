@@ -46,14 +46,12 @@ class NoiseSchedule:
 
     @classmethod
     def cosine(cls, timesteps: int = 1000) -> "NoiseSchedule":
-        """abar(t) = cos^2((t + 0.008) / 1.008 * pi / 2), beta at most 0.999 (Nichol and Dhariwal 2021, eq. 17)."""
+        """abar(t) = cos^2((t + 0.008) / 1.008 pi / 2), beta at most 0.999 (Nichol and Dhariwal 2021, eq. 17)."""
 
         def abar(t: float) -> float:
             return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
 
-        betas = [
-            min(1 - abar((i + 1) / timesteps) / abar(i / timesteps), 0.999) for i in range(timesteps)
-        ]
+        betas = [min(1 - abar((i + 1) / timesteps) / abar(i / timesteps), 0.999) for i in range(timesteps)]
         return cls(torch.tensor(betas, dtype=torch.float64), torch.arange(timesteps))
 
     @classmethod
@@ -143,8 +141,12 @@ def spaced_steps(timesteps: int, n: int, spacing: Spacing) -> list[int]:
 
     Examples
     --------
-    >>> spaced_steps(1000, 4, "leading"), spaced_steps(1000, 4, "trailing"), spaced_steps(1000, 4, "linspace")
-    ([0, 250, 500, 750], [249, 499, 749, 999], [0, 333, 666, 999])
+    >>> spaced_steps(1000, 4, "leading")
+    [0, 250, 500, 750]
+    >>> spaced_steps(1000, 4, "trailing")
+    [249, 499, 749, 999]
+    >>> spaced_steps(1000, 4, "linspace")
+    [0, 333, 666, 999]
     """
     if not 1 <= n <= timesteps:
         raise MsdmError(f"cannot take {n} steps of a schedule of {timesteps}; legal: 1 to {timesteps}")

@@ -161,7 +161,8 @@ def _check_width(shape: SdmShape, conditioners: Mapping[str, Conditioner]) -> No
     fitting = list(_fitting(shape.map_channels))
     advice = "; or ".join(fitting) if fitting else "none of the built-in maps gives that width"
     raise MsdmError(
-        f"the checkpoint takes a map of {shape.map_channels} channels, and {', '.join(each)}; what fits: {advice}"
+        f"the checkpoint takes a map of {shape.map_channels} channels, and {', '.join(each)}; what fits: "
+        f"{advice}"
     )
 
 

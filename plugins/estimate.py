@@ -131,7 +131,8 @@ def plan_run(
         count = sum(min(size) < crop for size in splits.train.sizes)
         warnings.append(
             f"{count} of {len(splits.train)} training fields are smaller than data.crop {crop}, the smallest "
-            f"side is {small}: training will refuse them; lower it, such as --set data.crop={_fitting(small, denoiser)}"
+            f"side is {small}: training will refuse them; lower it, such as --set "
+            f"data.crop={_fitting(small, denoiser)}"
         )
     memory = estimate_memory(denoiser, recipe)
     if memory.activations is None:

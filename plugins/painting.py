@@ -27,7 +27,7 @@ SHEET_ROWS = 24
 
 @dataclass(frozen=True)
 class Planned:
-    """What is going to be painted: `fields` fields in `steps` solver steps each, `seen` of them trained on."""
+    """What will be painted: `fields` fields in `steps` solver steps each, `seen` of them trained on."""
 
     fields: int
     steps: int
@@ -74,25 +74,29 @@ class Summary:
     figures: dict[str, float]
 
 
-def choose(dataset: FieldDataset, n: int) -> list[Sample]:
-    """`n` fields to paint, spread evenly over a data set; beyond its size, further versions of each.
+@dataclass(frozen=True)
+class Choice:
+    """The k-th field of a data set, in its v-th version from 1."""
 
-    A version's id ends in ``_v2``, ``_v3`` ..., so that its noise is another.
-    """
-    count = len(dataset)
-    fields = []
-    for version in range(-(-n // count)):
-        take = min(count, n - version * count)
-        for k in range(take):
-            field = dataset[k * count // take]
-            if version:
-                field = replace(
-                    field,
-                    id=f"{field.id}_v{version + 1}",
-                    sources={facet: field.id for facet in FACETS},
-                )
-            fields.append(field)
-    return fields
+    field: int
+    version: int
+
+    def load(self, dataset: FieldDataset) -> Sample:
+        """The field; a further version has an id of its own, so that its noise is another."""
+        sample = dataset[self.field]
+        if self.version == 1:
+            return sample
+        sources = {facet: sample.id for facet in FACETS}
+        return replace(sample, id=f"{sample.id}_v{self.version}", sources=sources)
+
+
+def choose(count: int, n: int) -> list[Choice]:
+    """`n` of `count` fields, spread evenly; beyond `count`, further versions of each."""
+    chosen = []
+    for version in range(1, -(-n // count) + 1):
+        take = min(count, n - (version - 1) * count)
+        chosen += [Choice(k * count // take, version) for k in range(take)]
+    return chosen
 
 
 def open_fields(data: Path, pipeline: Pipeline, split: str | None) -> FieldDataset:
@@ -156,30 +160,36 @@ def paint(
     source = data_folder(str(data))
     pipeline = Pipeline.load(run, device=device)
     chosen = pipeline.settings(**settings)
-    fields = choose(open_fields(source, pipeline, split), n)
+    dataset = open_fields(source, pipeline, split)
+    choices = choose(len(dataset), n)
+    for choice in choices:
+        pipeline.check(choice.load(dataset))
     trained = pipeline.recipe.data.train_split
-    seen = sum(f.metadata.get("split") == trained for f in fields)
+    seen = sum(dataset.rows[choice.field].get("split") == trained for choice in choices)
     place = str(next(pipeline.denoiser.parameters()).device)
-    listener(Planned(len(fields), chosen.steps, seen, place))
+    listener(Planned(len(choices), chosen.steps, seen, place))
 
     rows: list[dict[str, str]] = []
     sheet_rows: list[SheetRow] = []
     measured: list[Adherence] = []
-    for synthetic in pipeline.sample(
-        fields,
-        seed=seed,
-        batch=batch,
-        on_step=lambda count: listener(Stepped(count)),
-        **chosen.model_dump(),
-    ):
-        target = synthetic.target
-        adherence = measure(target, synthetic.image, real=target.image)
-        measured.append(adherence)
-        rows.append(_write_pair(folder, pipeline, synthetic, adherence))
-        write_manifest(folder / MANIFEST, rows)
-        if len(sheet_rows) < SHEET_ROWS:
-            sheet_rows.append(SheetRow(target.id, target.image, target.masks, synthetic.image))
-        listener(Painted(target.id, adherence))
+    for start in range(0, len(choices), batch):
+        # loaded as they are painted: a job of thousands of fields holds one batch
+        fields = [choice.load(dataset) for choice in choices[start : start + batch]]
+        for synthetic in pipeline.sample(
+            fields,
+            seed=seed,
+            batch=batch,
+            on_step=lambda count: listener(Stepped(count)),
+            **chosen.model_dump(),
+        ):
+            target = synthetic.target
+            adherence = measure(target, synthetic.image, real=target.image)
+            measured.append(adherence)
+            rows.append(_write_pair(folder, pipeline, synthetic, adherence))
+            write_manifest(folder / MANIFEST, rows)
+            if len(sheet_rows) < SHEET_ROWS:
+                sheet_rows.append(SheetRow(target.id, target.image, target.masks, synthetic.image))
+            listener(Painted(target.id, adherence))
     return _finish(folder, pipeline, sheet_rows, measured, seen)
 
 

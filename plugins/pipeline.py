@@ -127,10 +127,21 @@ class Pipeline:
                 raise MsdmError(f"guidance names no condition {name!r}: {did_you_mean(name, names)}")
             if scale != 1 and self.recipe.conditioners[name].drop == 0:
                 raise MsdmError(
-                    f"guidance {scale:g} on {name!r}, which training never dropped; use guidance 1, or train with "
-                    f"--set conditioners.{name}.drop=0.1"
+                    f"guidance {scale:g} on {name!r}, which training never dropped; use guidance 1, or train "
+                    f"with --set conditioners.{name}.drop=0.1"
                 )
         return settings
+
+    def check(self, field: Sample) -> None:
+        """Check that a field has all that the conditions read.
+
+        Raises
+        ------
+        MsdmError
+            It lacks something.
+        """
+        for name in self.denoiser.names:
+            self.denoiser.conditioner(name).observe(field)
 
     def sample(
         self,
@@ -146,8 +157,8 @@ class Pipeline:
         Parameters
         ----------
         fields : sequence of Sample
-            With masks, appearance and metadata as the recipe's conditions read them; ids are unique. Any size:
-            fields are padded to what the backbone needs and cut back.
+            With masks, appearance and metadata as the recipe's conditions read them; ids are unique. Any
+            size: fields are padded to what the backbone needs and cut back.
         seed : int
         batch : int
             Fields at once, of equal size; it does not change a result.
@@ -170,7 +181,7 @@ class Pipeline:
         ids = [f.id for f in fields]
         twice = {i for i in ids if ids.count(i) > 1}
         if twice:
-            raise MsdmError(f"field id {min(twice)!r} comes twice; the noise is drawn from it: make ids unique")
+            raise MsdmError(f"field id {min(twice)!r} comes twice; noise is drawn from it: make ids unique")
         for _, group in groupby(fields, key=lambda field: field.size):
             same = list(group)
             for start in range(0, len(same), batch):

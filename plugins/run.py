@@ -63,7 +63,9 @@ class Run:
         if not resume:
             if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
                 what = "holds a run" if self.checkpoint.exists() else "is not empty"
-                raise MsdmError(f"{self.folder} {what}; add --resume to go on with a run, or choose another --out")
+                raise MsdmError(
+                    f"{self.folder} {what}; add --resume to go on with a run, or choose another --out"
+                )
             return None
         if not self.checkpoint.exists():
             raise MsdmError(f"{self.folder} holds no checkpoint to resume; leave --resume out to start a run")

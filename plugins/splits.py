@@ -47,8 +47,8 @@ class Splits:
         """
         if fingerprint != self.fingerprint:
             raise MsdmError(
-                f"{folder} was trained on other fields than the {len(self.train)} in {self.train.root}; resume "
-                f"with the same --data, or start a new run"
+                f"{folder} was trained on other fields than the {len(self.train)} in {self.train.root}; "
+                f"resume with the same --data, or start a new run"
             )
 
 

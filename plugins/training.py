@@ -23,7 +23,7 @@ from .device import pick_device
 from .host import get_host
 from .recipe_files import load_recipe
 from .run import Run
-from .splits import Splits, open_splits
+from .splits import open_splits
 from .validation import Validation, by_level
 
 
@@ -167,13 +167,16 @@ def train(
     if splits.validation is not None:
         solver = get_host().load("solver", recipe.sample.solver)
         validation = Validation(splits.validation, optimiser, recipe, solver)
+    conditioners = {n: denoiser.conditioner(n) for n in denoiser.names}
+    stream = TrainingStream(splits.train, conditioners, recipe.data, recipe.train.seed)
+    stream[0]  # what the data lack for a condition must show before anything is written
     run.start(recipe, optimiser.done)
     notes = splits.notes
     if recipe.train.precision == "bf16" and not native_bf16(target):
         notes += (f"{target} does not compute bf16 itself: training in fp32",)
     parameters = sum(p.numel() for p in denoiser.parameters())
     listener(Started(total, optimiser.done, parameters, len(splits.train), str(target), notes))
-    _loop(recipe, run, optimiser, splits, validation, extra, listener)
+    _loop(recipe, run, optimiser, stream, validation, extra, listener)
     return run.folder
 
 
@@ -181,15 +184,12 @@ def _loop(
     recipe: Recipe,
     run: Run,
     optimiser: Optimiser,
-    splits: Splits,
+    stream: TrainingStream,
     validation: Validation | None,
     extra: dict[str, str],
     listener: Listener,
 ) -> None:
     section, total = recipe.train, optimiser.total
-    denoiser = optimiser.denoiser
-    conditioners = {n: denoiser.conditioner(n) for n in denoiser.names}
-    stream = TrainingStream(splits.train, conditioners, recipe.data, section.seed)
     per_step = section.batch * section.accumulate
     loader = make_loader(
         stream,

@@ -38,9 +38,7 @@ class Validation:
         For the previews.
     """
 
-    def __init__(
-        self, dataset: FieldDataset, optimiser: Optimiser, recipe: Recipe, solver: Solver
-    ) -> None:
+    def __init__(self, dataset: FieldDataset, optimiser: Optimiser, recipe: Recipe, solver: Solver) -> None:
         self.dataset = dataset
         self.optimiser = optimiser
         self.recipe = recipe
@@ -51,9 +49,7 @@ class Validation:
         stream = TrainingStream(dataset, self.conditioners, still, seed_for("validation"))
         crops = [stream[n] for n in range(min(len(dataset), MAX_CROPS))]
         size = recipe.train.batch
-        self.batches: list[Batch] = [
-            stream.collate(crops[i : i + size]) for i in range(0, len(crops), size)
-        ]
+        self.batches: list[Batch] = [stream.collate(crops[i : i + size]) for i in range(0, len(crops), size)]
 
     def losses(self) -> list[float]:
         """Mean loss at each of `LEVELS`, by the averaged weights."""

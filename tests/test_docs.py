@@ -6,14 +6,18 @@ import json
 import os
 import re
 import runpy
+import shlex
 import tomllib
 from pathlib import Path
 
-import msdm_kit
 import numpy as np
 import pytest
 import torch
 import yaml
+from typer.main import get_command
+
+import msdm_kit
+from msdm_kit.cli.main import app
 from msdm_kit.core import recipe as sections
 from msdm_kit.core.recipe import ConditionerEntry, InjectorEntry, Recipe
 from msdm_kit.core.sample import Sample
@@ -61,6 +65,20 @@ def test_ci_runs_the_readmes_second_block():
     assert os.access(CHECKOUT / ".ci" / "run", os.X_OK)
 
 
+def test_the_readmes_commands_parse():
+    root = get_command(app)
+    lines = [line for line in blocks(README)[0][1].splitlines() if line.startswith("msdm-kit")]
+    assert len(lines) == 3
+    for line in lines:
+        name, *arguments = shlex.split(line)[1:]
+        root.commands[name].make_context(name, arguments)  # raises where an option is missing or unknown
+
+
+def test_every_command_is_in_the_readme():
+    for name in get_command(app).commands:
+        assert f"| `msdm-kit {name}" in README
+
+
 def test_every_recipe_is_in_the_readme():
     assert set(get_host().names("recipe")) <= table_rows(README)
 
@@ -81,7 +99,12 @@ def test_every_section_of_a_recipe_is_described():
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("conditioners", "conditioner"), ("recipes", "injector"), ("recipes", "backbone"), ("recipes", "solver")],
+    [
+        ("conditioners", "conditioner"),
+        ("recipes", "injector"),
+        ("recipes", "backbone"),
+        ("recipes", "solver"),
+    ],
 )
 def test_every_plugin_and_its_settings_are_described(kind, name):
     text = page(f"{kind}.md")
@@ -135,7 +158,9 @@ def test_links_lead_somewhere(path):
 @pytest.fixture
 def example(tmp_path, monkeypatch):
     """The package of docs/plugins.md, installed: its modules, and the metadata that its pyproject makes."""
-    files = dict(re.findall(r"^```\w+\n# (\S+)\n(.*?)^```", page("plugins.md"), flags=re.MULTILINE | re.DOTALL))
+    files = dict(
+        re.findall(r"^```\w+\n# (\S+)\n(.*?)^```", page("plugins.md"), flags=re.MULTILINE | re.DOTALL)
+    )
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content, encoding="utf-8")

@@ -6,8 +6,9 @@ import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import msdm_kit
 import pytest
+
+import msdm_kit
 from msdm_kit.plugins.host import get_host
 
 LEGAL = {
@@ -22,6 +23,9 @@ LEGAL = {
 def modules() -> dict[str, Path]:
     found = {"msdm_kit": Path(msdm_kit.__file__)}
     for info in pkgutil.walk_packages(msdm_kit.__path__, "msdm_kit."):
+        # an editable install finds what lies in the checkout beside the package, too
+        if info.name.split(".")[1] in ("benchmarks", "examples"):
+            continue
         spec = importlib.util.find_spec(info.name)
         assert spec is not None
         assert spec.origin is not None
@@ -50,9 +54,9 @@ def imported(name: str) -> Iterator[tuple[str, bool]]:
 
 
 def layer(module: str) -> str | None:
-    """The folder of a module of ours; None for others and for the root."""
+    """The folder of a module of ours; None for others, and for the root and what it defines."""
     parts = module.split(".")
-    return parts[1] if parts[0] == "msdm_kit" and len(parts) > 1 else None
+    return parts[1] if parts[0] == "msdm_kit" and len(parts) > 1 and parts[1] != "__version__" else None
 
 
 def test_every_folder_is_in_the_contract():
@@ -66,7 +70,7 @@ def test_dependencies_run_one_way(name):
         below = layer(target)
         assert below is None or below in legal, f"{name} imports {target}"
         # relative imports resolve in a plain checkout, where the root's folder has another name
-        assert relative or not target.split(".")[0] == "msdm_kit", f"{name} imports {target} absolutely"
+        assert relative or target.split(".")[0] != "msdm_kit", f"{name} imports {target} absolutely"
 
 
 def test_the_root_imports_nothing_of_ours():
@@ -79,6 +83,8 @@ def test_core_names_no_plugin():
     for name, path in MODULES.items():
         if layer(name) == "core":
             tree = ast.parse(path.read_text(encoding="utf-8"))
-            words = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+            words = {
+                n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+            }
             assert not words & names, name
             assert "importlib" not in {target for target, _ in imported(name)}, name

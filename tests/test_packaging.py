@@ -8,8 +8,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-import msdm_kit
 import pytest
+
+import msdm_kit
 
 # .ci/run runs the tests from a copy, against the installed wheel, and says where the checkout is.
 CHECKOUT = Path(os.environ.get("MSDM_KIT_CHECKOUT", Path(__file__).resolve().parents[1]))

@@ -5,8 +5,9 @@ import importlib.util
 import pkgutil
 from pathlib import Path
 
-import msdm_kit
 import pytest
+
+import msdm_kit
 
 # The exception is caught, never the module used.
 HARMLESS = {"pickle.UnpicklingError"}
@@ -71,9 +72,9 @@ def call_faults(node: ast.Call) -> list[str]:
         found.append("torch.load without weights_only=True")
     if name in ("np.load", "numpy.load") and given.get("allow_pickle") is not False:
         found.append("np.load without allow_pickle=False")
-    if "shell" in given and given["shell"]:
+    if given.get("shell"):
         found.append(f"{name} through a shell")
-    if "trust_remote_code" in given and given["trust_remote_code"]:
+    if given.get("trust_remote_code"):
         found.append(f"{name} runs code of the Hub")
     return found
 

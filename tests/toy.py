@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from msdm_kit.backbones.unet import UNet, UNetConfig
 from msdm_kit.core.conditioning import Conditioner, Observation, PluginConfig, Signal, Spec
 from msdm_kit.core.denoiser import Denoiser, Injection
@@ -19,7 +21,6 @@ from msdm_kit.plugins.injectors.concat import Concat, ConcatConfig
 from msdm_kit.plugins.injectors.cross_attention import CrossAttentionConfig, CrossAttentionInjector
 from msdm_kit.plugins.injectors.film import Film, FilmConfig
 from msdm_kit.plugins.injectors.spade import Spade, SpadeConfig
-from torch import Tensor, nn
 
 SIDE = 16
 ASSAYS = ("purple", "brown stain")

@@ -8,13 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
+from safetensors.torch import save_file
+
 from msdm_kit.conditioners.bert_text import BertText
 from msdm_kit.conditioners.wordpiece import SPECIAL, build_vocab, make_tokenizer
 from msdm_kit.core.conditioning import Signal, Spec
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.sample import Sample, recombine
-from pydantic import ValidationError
-from safetensors.torch import save_file
 
 ROWS = [
     {"id": "a", "assay": "H&E", "indication": "lung adenocarcinoma"},

@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+
 from msdm_kit.conditioners.class_label import ClassLabel
 from msdm_kit.core.conditioning import Spec
 from msdm_kit.core.errors import MsdmError

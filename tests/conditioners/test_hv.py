@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from msdm_kit.conditioners.hv import hv_maps
 from scipy import ndimage
+
+from msdm_kit.conditioners.hv import hv_maps
 
 MODES = ("hover", "hover_legacy", "boundary", "edt")
 UNDER_FLIP = ("hover", "boundary", "edt")  # legacy's zero lies one pixel to the left, whatever the side

@@ -3,12 +3,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
+
 from msdm_kit.conditioners.hv import hv_maps
 from msdm_kit.conditioners.hv_maps import HVMaps
 from msdm_kit.core.conditioning import Spec
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.sample import Sample
-from pydantic import ValidationError
 
 
 @pytest.fixture

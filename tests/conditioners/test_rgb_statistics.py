@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from msdm_kit.conditioners.rgb_statistics import RGBStatistics
 from msdm_kit.core.conditioning import Signal, Spec
 from msdm_kit.core.errors import MsdmError

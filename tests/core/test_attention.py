@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from msdm_kit.core.attention import (
     CrossAttention,
     SelfAttention,

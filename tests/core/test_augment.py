@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from msdm_kit.core.augment import augment, centre_crop, pad_to_multiple
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.sample import Appearance, Sample

@@ -3,9 +3,10 @@
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import msdm_kit
 import numpy as np
 import pytest
+
+import msdm_kit
 from msdm_kit.core.dataset import FieldDataset
 
 ROOT = Path(msdm_kit.__file__).parent / "plugins" / "datasets" / "histology-nuclei"

@@ -3,9 +3,10 @@ import zipfile
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from msdm_kit.core.checkpoint import cast, file_hash, load_tensors, save_tensors
 from msdm_kit.core.errors import MsdmError
-from safetensors.torch import save_file
 
 TENSORS = {
     "weights.a": torch.randn(2, 3),

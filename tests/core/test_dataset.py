@@ -5,13 +5,14 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from msdm_kit.core import fields
 from msdm_kit.core.dataset import FieldDataset
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.fields import check_fields
 from msdm_kit.core.images import save_image, save_labels, to_float
 from msdm_kit.core.manifest import write_manifest
-from PIL import Image
 
 
 def make(root, ids=("a", "b", "c"), size=(8, 10)):

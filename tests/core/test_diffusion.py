@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from msdm_kit.core.diffusion import (
     denoise,
     eps_from_x0,

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
+
 from msdm_kit.core.ema import Ema
 from msdm_kit.core.recipe import EmaSection
-from torch import nn
 
 
 def module():

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.files import atomic_write, inside, write_bytes, write_text
 

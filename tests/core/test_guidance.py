@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from msdm_kit.core.guidance import Branch, combine, plan
 
 NAMES = ["a", "b", "c"]

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
+
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.images import read_image, read_labels, save_image, save_labels, to_float, to_uint8
-from PIL import Image
 
 
 def refuse(call, path, *words):

@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+
 from msdm_kit.core.conditioning import Conditioner, PluginConfig, Signal, Spec
 from msdm_kit.core.dataset import FieldDataset
 from msdm_kit.core.errors import MsdmError
@@ -16,7 +18,6 @@ from msdm_kit.core.images import save_image, save_labels
 from msdm_kit.core.loader import TrainingStream, make_loader
 from msdm_kit.core.manifest import write_manifest
 from msdm_kit.core.recipe import DataSection
-from torch import nn
 
 
 class Mask(Conditioner):

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from msdm_kit.core.diffusion import q_sample
 from msdm_kit.core.losses import (
     discretized_gaussian_nll,

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.manifest import read_manifest, select_split, write_manifest
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from msdm_kit.core.norm import EPS, SiteNorm, norm_modulate_silu
 
 

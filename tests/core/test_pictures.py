@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.pictures import (
     SheetRow,
@@ -19,8 +22,6 @@ from msdm_kit.core.pictures import (
     save_sheet,
 )
 from msdm_kit.core.sample import Image, Labels
-from numpy.typing import NDArray
-from PIL import Image as Pillow
 
 COLOURS = kind_colours(["nucleus", "cell"])
 # A real image and a painting that no smoothed letter (grey) and no outline has the colour of.

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.schedule import NoiseSchedule, spaced_steps
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from msdm_kit.core.seeds import rng_for, seed_for
 
 KEYS = st.lists(st.one_of(st.integers(), st.text()), max_size=4)

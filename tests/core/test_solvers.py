@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 import torch
+
 from msdm_kit.core.diffusion import denoise
 from msdm_kit.core.schedule import NoiseSchedule, spaced_steps
 from msdm_kit.core.solvers import ddim, ddpm

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from msdm_kit.plugins.hookspecs import hookimpl
 from msdm_kit.plugins.host import BLOCK_VARIABLE, Host
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from msdm_kit.core.dataset import FieldDataset
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.sample import Appearance, ColourStatistics, Image, Labels, Sample, recombine

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+
 from msdm_kit.core.conditioning import Conditioner, PluginConfig, Signal, Spec
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.sample import Sample

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pluggy
 import pytest
+
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.plugins import builtin
 from msdm_kit.plugins.descriptor import Plugin, lazy

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.recipe import Recipe
 from msdm_kit.plugins.host import get_host
