@@ -177,11 +177,16 @@ class Optimiser:
             raise MsdmError("the checkpoint is of another model than the recipe; train into a new folder")
         self.denoiser.load_state_dict(weights)
         for n, p in self.parameters.items():
-            self.ema.shadow[n] = tensors[f"ema.{n}"].to(p.device).clone()
+            # In the parameter's memory format: fused Adam walks its tensors as flat memory, and moments in
+            # another order of elements than the parameter's would be those of other weights.
+            self.ema.shadow[n] = torch.empty_like(p.detach()).copy_(tensors[f"ema.{n}"])
             if f"optimizer.step.{n}" in tensors:
                 self.optimizer.state[p] = {
                     # the step counter stays where fused Adam keeps it: beside the parameter
-                    key: tensors[f"optimizer.{key}.{n}"].to(p.device).clone()
-                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    "step": tensors[f"optimizer.step.{n}"].to(p.device).clone(),
+                    **{
+                        key: torch.empty_like(p.detach()).copy_(tensors[f"optimizer.{key}.{n}"])
+                        for key in ("exp_avg", "exp_avg_sq")
+                    },
                 }
         self.done, self.ema.updates = int(facts["step"]), int(facts["ema_updates"])

@@ -37,8 +37,8 @@ class NoiseSchedule:
         """
         if timesteps <= 20:
             raise MsdmError(
-                f"the linear schedule has 21 time steps or more (its last beta is 20 / T), got {timesteps}; take "
-                f"more, or the cosine schedule"
+                f"the linear schedule has 21 time steps or more (its last beta is 20 / T), got {timesteps}; "
+                f"take more, or the cosine schedule"
             )
         scale = 1000 / timesteps
         betas = torch.linspace(scale * 1e-4, scale * 0.02, timesteps, dtype=torch.float64)
@@ -46,7 +46,7 @@ class NoiseSchedule:
 
     @classmethod
     def cosine(cls, timesteps: int = 1000) -> "NoiseSchedule":
-        """abar(t) = cos^2((t + 0.008) / 1.008 pi / 2), beta at most 0.999 (Nichol and Dhariwal 2021, eq. 17)."""
+        """abar(t) = cos^2((t + 0.008) / 1.008 pi / 2), beta at most 0.999 (Nichol, Dhariwal 2021, eq. 17)."""
 
         def abar(t: float) -> float:
             return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -131,7 +131,8 @@ def spaced_steps(timesteps: int, n: int, spacing: Spacing) -> list[int]:
         1 to T.
     spacing : {'leading', 'trailing', 'linspace'}
         ``leading``: 0, s, 2 s, ... with the stride s = ceil(T / n), guided-diffusion's ``ddimN``; where that
-        gives fewer than n steps, floor(k T / n). Never visits T - 1 unless n = T. ``trailing`` round((k + 1) T / n) - 1: starts from pure noise (Lin et al. 2024, table 2).
+        gives fewer than n steps, floor(k T / n). Mostly stops before T - 1, the purest noise. ``trailing``:
+        round((k + 1) T / n) - 1, which starts at T - 1 (Lin et al. 2024, table 2).
         ``linspace``: both ends (guided-diffusion's ``"N"``).
 
     Raises

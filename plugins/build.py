@@ -58,7 +58,7 @@ def build_conditioners(
         with place(recipe, path), _seeded(recipe, path):
             if not name or "." in name or hasattr(torch.nn.ModuleDict(), name):
                 raise MsdmError(
-                    f"a condition cannot be called {name!r}, which torch cannot name a module; legal: any name "
+                    f"a condition cannot be called {name!r}, as torch cannot name a module so; legal: a name "
                     f"without a dot that is no attribute of a module, such as {name.replace('.', '_')}_1"
                 )
             if facts is not None and name not in facts:

@@ -237,7 +237,7 @@ def _activations(denoiser: Denoiser, recipe: Recipe) -> int:
             del loss
     finally:
         denoiser.zero_grad(set_to_none=True)
-    return live.peak
+    return int(live.peak)
 
 
 def _signal(conditioner: Conditioner, batch: int, crop: int) -> Signal:
@@ -252,12 +252,13 @@ def _signal(conditioner: Conditioner, batch: int, crop: int) -> Signal:
     return Signal(torch.empty(shapes[spec.kind], requires_grad=learns), mask)
 
 
-class _Live(TorchDispatchMode):
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the storages that are alive."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now: int = 0
+        self.peak: int = 0
         self._seen: dict[int, object] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

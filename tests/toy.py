@@ -31,6 +31,18 @@ INJECTORS = {
     "concat": (Concat, ConcatConfig(), "map", ("input",)),
 }
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "class_label": {"column": "assay"},
+    "cross_attention": {"heads": 2},
+    "unet": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "head_channels": 8, "groups": 4},
+}
+"""What a plugin cannot do without, and what makes it small, by its name."""
+
+
+def config(cls: Any, name: str) -> Any:
+    """The settings of a registered plugin, at toy size."""
+    return cls.Config.model_validate(SETTINGS.get(name, {}))
+
 
 class Given(Conditioner):
     """A condition whose observation is the signal itself, times a weight; absent it is learned."""
@@ -81,7 +93,7 @@ def toy_unet(out_channels: int = 3, **settings: Any) -> UNet:
 def toy_denoiser(
     *names: str, diffusion: DiffusionSection | None = None, unet: Mapping[str, Any] | None = None
 ) -> Denoiser:
-    """A denoiser with these of `INJECTORS`, each fed by a given condition of its name, with random weights."""
+    """A denoiser with these of `INJECTORS`, each fed by a given condition of its name; weights are random."""
     diffusion = diffusion or DiffusionSection()
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -145,7 +145,11 @@ def test_cross_attention_is_the_papers_equations():
     pixels = x.flatten(2).transpose(1, 2)[0]
     heads = []
     for h in (slice(0, 4), slice(4, 8)):
-        q, k, v = pixels @ layer.q.weight[h].T, tokens[0] @ layer.k.weight[h].T, tokens[0] @ layer.v.weight[h].T
+        q, k, v = (
+            pixels @ layer.q.weight[h].T,
+            tokens[0] @ layer.k.weight[h].T,
+            tokens[0] @ layer.v.weight[h].T,
+        )
         heads.append((q @ k.T / 2).softmax(-1) @ v)
     added = layer.out(torch.cat(heads, 1)).T.view(1, 8, 3, 2)
     torch.testing.assert_close(layer(x, *layer.keys_values(tokens)), added)

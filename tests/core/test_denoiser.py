@@ -48,7 +48,9 @@ def test_every_site_is_called_with_what_it_declares(settings):
         side = () if site.kind == "embedding" else (32 // site.stride, 32 // site.stride)
         assert h.shape == (2, site.channels, *side)
         for modulation in (scale, shift):
-            assert modulation is None or (site.kind == "norm" and modulation.shape == (2, site.channels, 1, 1))
+            assert modulation is None or (
+                site.kind == "norm" and modulation.shape == (2, site.channels, 1, 1)
+            )
         return torch.nn.functional.silu(h) if site.kind == "norm" else h
 
     features = unet.encode(torch.randn(2, 3, 32, 32), torch.tensor([0, 5]), inject)
@@ -66,7 +68,9 @@ def test_fractional_multipliers_and_oblong_images():
     assert unet.decode(features, lambda s, h, a=None, b=None: h).shape == (1, 3, 6, 10)
 
 
-@pytest.mark.parametrize(("settings", "words"), [({"groups": 3}, "groups 3"), ({"head_channels": 5}, "head_channels 5")])
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"groups": 3}, "groups 3"), ({"head_channels": 5}, "head_channels 5")]
+)
 def test_widths_that_do_not_divide(settings, words):
     with pytest.raises(MsdmError, match=words):
         toy_unet(**settings)
@@ -97,7 +101,10 @@ def test_several_injections_share_a_site_that_is_no_norm():
     unet = toy_unet()
     conditioners = {"a": Given("vector", 4), "b": Given("vector", 4)}
     (site,) = match_sites(["embedding"], unet.sites, Film)
-    injections = [Injection([n], Spec("vector", 4), {site.name: Film(FilmConfig(), Spec("vector", 4), site)}) for n in "ab"]
+    injections = [
+        Injection([n], Spec("vector", 4), {site.name: Film(FilmConfig(), Spec("vector", 4), site)})
+        for n in "ab"
+    ]
     denoiser = Denoiser(unet, conditioners, injections, DiffusionSection()).eval()
     randomise(denoiser)
     h = torch.randn(2, site.channels)
@@ -180,7 +187,10 @@ def test_rows_do_not_touch_each_other():
     x, t, signals = inputs(denoiser)
     with torch.no_grad():
         out = denoiser(x, t, signals)
-        alone = [denoiser(x[[i]], t[[i]], {n: at(s, slice(i, i + 1)) for n, s in signals.items()}) for i in range(3)]
+        alone = [
+            denoiser(x[[i]], t[[i]], {n: at(s, slice(i, i + 1)) for n, s in signals.items()})
+            for i in range(3)
+        ]
     torch.testing.assert_close(torch.cat(alone), out, rtol=1e-4, atol=1e-5)
 
 

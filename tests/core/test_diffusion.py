@@ -49,7 +49,10 @@ def test_v_is_the_angle_between_image_and_noise():
 
     torch.testing.assert_close(at(angle), x_t)
     torch.testing.assert_close(
-        target(schedule, "v", x0, noise, index), (at(angle + h) - at(angle - h)) / (2 * h), rtol=1e-6, atol=1e-8
+        target(schedule, "v", x0, noise, index),
+        (at(angle + h) - at(angle - h)) / (2 * h),
+        rtol=1e-6,
+        atol=1e-8,
     )
 
 

@@ -103,7 +103,9 @@ def test_a_perfect_prediction_costs_nothing(prediction):
 
 def test_losses_are_per_image():
     given = setup()
-    losses = training_losses(SCHEDULE, DiffusionSection(), given["noise"] + torch.tensor([0, 1, 2, 3.0]).view(-1, 1, 1, 1), **given)
+    losses = training_losses(
+        SCHEDULE, DiffusionSection(), given["noise"] + torch.tensor([0, 1, 2, 3.0]).view(-1, 1, 1, 1), **given
+    )
     torch.testing.assert_close(losses.total, torch.tensor([0, 1, 4, 9.0]))
 
 

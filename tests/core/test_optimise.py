@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from msdm_kit.core.denoiser import Denoiser
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.optimise import Optimiser, learning_rate
@@ -65,7 +66,9 @@ def test_clipping(clip):
     """With plain gradient descent hidden in Adam's first moment: exp_avg = (1 - beta1) gradient."""
     o = optimiser(clip=clip)
     report = o.step([toy_batch(o.denoiser, 2)])
-    first = [o.optimizer.state[p]["exp_avg"] / (1 - 0.9) for p in o.parameters.values() if p in o.optimizer.state]
+    first = [
+        o.optimizer.state[p]["exp_avg"] / (1 - 0.9) for p in o.parameters.values() if p in o.optimizer.state
+    ]
     norm = torch.stack([t.square().sum() for t in first]).sum().sqrt()
     expected = report.gradient_norm if clip is None else min(clip, report.gradient_norm)
     assert float(norm) == pytest.approx(expected, rel=1e-3)
@@ -117,9 +120,10 @@ def test_what_is_not_finite_is_refused(value):
     assert same(weights(o), weights(twin))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", ["adam", "adamw"])
-def test_a_loaded_state_goes_on_bit_for_bit(kind, precision):
+def test_a_loaded_state_goes_on_bit_for_bit(kind, precision, layout):
     settings = {
         "optimizer": kind,
         "weight_decay": 0.1,
@@ -129,13 +133,14 @@ def test_a_loaded_state_goes_on_bit_for_bit(kind, precision):
         "ema": EmaSection(decay=0.9),
     }
     drop, unet = {"spade": 0.5, "cross": 0.5}, {"dropout": 0.2}
-    a = optimiser(toy_denoiser(*NAMES, unet=unet), drop, **settings)
+    a = optimiser(toy_denoiser(*NAMES, unet=unet).to(memory_format=layout), drop, **settings)
     batches = [[toy_batch(a.denoiser, 3, seed=s), toy_batch(a.denoiser, 2, seed=s + 9)] for s in range(6)]
     for step in batches[:3]:
         a.step(step)
     tensors, facts = a.state()
-    saved = {k: v.clone() for k, v in tensors.items()}
-    b = optimiser(toy_denoiser(*NAMES, unet=unet), drop, **settings)
+    # a file keeps no memory format
+    saved = {k: v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    b = optimiser(toy_denoiser(*NAMES, unet=unet).to(memory_format=layout), drop, **settings)
     b.load(saved, facts)
     assert same(b.state()[0], saved)
     for step in batches[3:]:

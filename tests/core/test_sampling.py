@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from msdm_kit.core.conditioning import at
 from msdm_kit.core.diffusion import denoise
 from msdm_kit.core.guidance import combine, plan
@@ -10,7 +11,6 @@ from msdm_kit.core.solvers import ddim, ddpm
 from ..toy import SIDE, observations, toy_denoiser
 
 IDS = ["a", "b", "c"]
-BATCH_TOLERANCE = 0.0
 CPU = torch.device("cpu")
 SOLVERS = {"ddim": ddim, "ddpm": ddpm}
 
@@ -63,8 +63,12 @@ def test_the_same_seed_gives_the_same_images(solver, eta):
 @pytest.mark.parametrize("solver", ["ddim", "ddpm"])
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 1)])
 def test_the_batch_does_not_matter(sizes, solver, guidance):
-    """Up to the order in which a matrix product adds: its blocking depends on the size of the batch."""
-    denoiser = toy_denoiser("spade", "cross")
+    """Up to rounding: how a matrix product is blocked, and so how it adds, depends on the batch.
+
+    The noise is equal bit for bit, the images are not. With eps and the cosine schedule the first step of
+    ``trailing`` would multiply the rounding by 1 / sqrt(abar) = 2e4, to 1e-3 here.
+    """
+    denoiser = toy_denoiser("spade", "cross", diffusion=DiffusionSection(prediction="v"))
     signals = signals_of(denoiser)
     together = paint(denoiser, signals, solver=solver, guidance=guidance)
     parts, start = [], 0
@@ -73,7 +77,7 @@ def test_the_batch_does_not_matter(sizes, solver, guidance):
         part = {k: at(s, rows) for k, s in signals.items()}
         parts.append(paint(denoiser, part, IDS[rows], solver=solver, guidance=guidance))
         start += n
-    torch.testing.assert_close(torch.cat(parts), together, rtol=0, atol=BATCH_TOLERANCE)
+    torch.testing.assert_close(torch.cat(parts), together, rtol=0, atol=2e-5)
 
 
 def test_guidance_1_is_the_plain_network():

@@ -6,6 +6,7 @@ import torch
 
 from msdm_kit.core.conditioning import Conditioner, PluginConfig, Signal, Spec
 from msdm_kit.core.errors import MsdmError
+from msdm_kit.core.recipe import Recipe
 from msdm_kit.core.sample import Sample
 from msdm_kit.plugins.build import build_conditioners, build_denoiser, collect_facts
 from msdm_kit.plugins.check import check_plugins
@@ -235,10 +236,18 @@ def test_conditions_that_do_not_join(words_host):
     text = fail(words("width: 4", "width: 5"), words_host)
     assert "injectors.0.from: tokens join only at equal width: a is 4 wide, b is 5 wide" in text
     text = fail(words("width: 4", "kind: vector", "film", "decoder"), words_host)
-    assert "conditioner 'a' emits a tokens" in text
+    assert "conditioner 'a' emits tokens" in text
 
 
 def test_a_plugin_that_is_no_conditioner(words_host):
     recipe = toy("sdm-hv", "conditioners.morphology.type=no_class")
     with pytest.raises(MsdmError, match="its package must load a subclass of Conditioner"):
         check_plugins(recipe, words_host)
+
+
+@pytest.mark.parametrize("name", ["type", "keys", "a.b"])
+def test_names_that_torch_cannot_take(name):
+    data = toy("sdm-hv").model_dump(mode="json", by_alias=True)
+    data["conditioners"] = {name: data["conditioners"]["morphology"]}
+    data["injectors"][0]["from"] = [name]
+    assert f"conditioners.{name}: a condition cannot be called {name!r}" in fail(Recipe.model_validate(data))

@@ -1,0 +1,128 @@
+"""The commands and their help: complete, fast, and changed only on purpose."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import msdm_kit
+
+SURFACE = {
+    "": ["--help", "--version"],
+    "train": ["--data", "--device", "--dry-run", "--help", "--out", "--resume", "--set", "--threads"],
+    "sample": [
+        "--batch", "--data", "--device", "--eta", "--guidance", "--help", "--n", "--out", "--precision",
+        "--seed", "--solver", "--spacing", "--split", "--steps", "--threads",
+    ],
+    "recipes": ["--diff", "--help"],
+    "plugins": ["--help"],
+    "convert": ["--help"],
+    "convert sdm": [
+        "--conditioner", "--edges", "--head-channels", "--help", "--image-size", "--masks", "--no-edges",
+        "--schedule", "--timesteps",
+    ],
+}  # fmt: skip
+COMMANDS = ["train", "sample", "recipes", "plugins", "convert"]
+ARGUMENTS = {"train": ["RECIPE"], "sample": ["RUN"], "recipes": ["NAME"], "convert sdm": ["FILE", "OUT"]}
+DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
+HEAVY = ("torch", "transformers", "timm", "skimage", "scipy", "numpy", "pandas", "matplotlib", "cellpose")
+
+
+def options(text: str) -> list[str]:
+    """The long options that a help page explains."""
+    body = text.partition("Options:")[2].partition("Example")[0]
+    heads = [line for line in body.splitlines() if re.match(r"  (-h, )?--", line)]
+    return sorted({name for head in heads for name in re.findall(r"--[a-z-]+", head.split("   ")[0])})
+
+
+@pytest.mark.parametrize("command", SURFACE)
+def test_options_are_these(msdm, command):
+    outcome = msdm(*command.split(), "--help")
+    assert outcome.code == 0
+    assert options(outcome.out) == SURFACE[command]
+    assert outcome.err == ""
+
+
+def test_commands_are_these(msdm):
+    text = msdm("--help").out.partition("Commands:")[2].partition("Example")[0]
+    assert re.findall(r"^  ([a-z]+) ", text, re.M) == COMMANDS
+
+
+@pytest.mark.parametrize("command", ["", "train", "sample", "recipes", "plugins", "convert sdm"])
+def test_help_ends_with_an_example_and_explains_all(msdm, command):
+    text = msdm(*command.split(), "--help").out
+    assert f"msdm-kit {command}".rstrip() in text.partition("Example:")[2]
+    body = text.partition("Options:")[2].partition("Commands:")[0].partition("Example:")[0]
+    for entry in re.split(r"\n(?=  -)", body.strip("\n")):
+        words = re.sub(r"--?[\w-]+|\b[A-Z0-9|=,]+\b", "", entry).split()
+        assert len(words) >= 2, entry
+    for argument in ARGUMENTS.get(command, ()):
+        assert re.search(rf"^  {argument}.*  \w+", text, re.M)
+
+
+def test_every_option_and_command_is_documented():
+    text = DOCS.read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## `msdm-kit ?([a-z ]*)`\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    for command, names in SURFACE.items():
+        if command in ("", "convert"):
+            continue
+        for name in set(names) - {"--help"}:
+            assert f"`{name}" in sections[command] or f"/{name}`" in sections[command], (command, name)
+        for name in ARGUMENTS.get(command, ()):
+            assert f"`{name}`" in sections[command]
+        assert "```" in sections[command]
+    assert "`--version`" in text
+
+
+def test_help_imports_nothing_heavy():
+    pages = [command.split() for command in SURFACE]
+    code = (
+        "import sys\n"
+        "from msdm_kit.cli.main import run\n"
+        f"codes = [run([*page, '--help']) for page in {pages!r}] + [run(['--version'])]\n"
+        f"heavy = [m for m in {HEAVY!r} if m in sys.modules]\n"
+        "sys.exit(f'{heavy} {codes}' if heavy or any(codes) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_version(msdm):
+    assert msdm("--version").out == f"msdm-kit {msdm_kit.__version__}\n"
+
+
+def test_no_command_prints_the_help(msdm):
+    assert msdm().out == msdm("--help").out
+
+
+@pytest.mark.parametrize("force", ["FORCE_COLOR", "GITHUB_ACTIONS"])
+def test_no_colours_off_a_terminal(msdm, monkeypatch, force):
+    monkeypatch.setenv(force, "1")
+    for words in (["plugins"], ["recipes"], ["train", "--help"]):
+        assert "\x1b" not in msdm(*words).out
+
+
+def test_recipes_are_listed_printed_and_compared(msdm):
+    listed = msdm("recipes").out
+    assert all(name in listed for name in ("quickstart", "sdm-hv", "arXiv 2510.09121"))
+    assert "template: '{assay} {indication}'" in msdm("recipes", "msdm").out
+    assert (
+        "injectors.0.from: ['morphology'] -> ['morphology', 'colour']"
+        in msdm("recipes", "--diff", "sdm-hv", "msdm").out.splitlines()
+    )
+    assert msdm("recipes", "--diff", "sdm", "sdm").out == "no differences\n"
+
+
+def test_plugins_are_listed_with_their_problems(msdm, monkeypatch):
+    from msdm_kit.plugins import host
+
+    monkeypatch.setenv(host.BLOCK_VARIABLE, "spade")
+    monkeypatch.setattr(host, "get_host", host.Host)
+    lines = msdm("plugins").out.splitlines()
+    assert any(
+        line.split()[:2] == ["injector", "spade"] and line.endswith("blocked")
+        for line in map(str.rstrip, lines)
+    )
+    assert sum(line.split()[-1] == "ok" for line in lines) > 10

@@ -1,0 +1,352 @@
+"""Training from a folder to a run: what it leaves, what it refuses, and that only the recipe matters."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+
+from msdm_kit.core.checkpoint import load_tensors
+from msdm_kit.core.dataset import FieldDataset
+from msdm_kit.core.errors import MsdmError
+from msdm_kit.core.loader import TrainingStream, make_loader
+from msdm_kit.core.optimise import StepReport
+from msdm_kit.core.recipe import DataSection
+from msdm_kit.core.seeds import seed_for
+from msdm_kit.plugins.recipe_files import load_recipe
+from msdm_kit.plugins.run import Run
+from msdm_kit.plugins.splits import HELD_OUT, open_splits
+from msdm_kit.plugins.training import (
+    Checked,
+    Interrupted,
+    Previewed,
+    Saved,
+    Started,
+    Validated,
+    total_steps,
+    train,
+)
+
+from ..toy import same, toy_folder
+
+IDS = [f"f{i:02d}" for i in range(6)]
+SPLITS = ["train"] * 5 + ["val"]
+BASE = [
+    "backbone={channels: 16, multipliers: [1, 2], blocks: 1, head_channels: 16, groups: 4, dropout: 0.1}",
+    "injectors.0.hidden=8",
+    "data.crop=32",
+    "train={steps: 4, batch: 2, accumulate: 2, precision: fp32, warmup: 1, lr: 5e-4}",
+    "train={validate_every: 2, preview_every: 4, save_every: 2}",
+    "sample.steps=2",
+]
+
+
+class Stopped(Exception):
+    """The machine went down."""
+
+
+def toy(*overrides: str):
+    return load_recipe("quickstart", [*BASE, *overrides])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return toy_folder(tmp_path_factory.mktemp("data"), IDS, SPLITS)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A run from start to end, and its events."""
+    events = []
+    folder = train(
+        toy(), data, tmp_path_factory.mktemp("whole") / "run", device="cpu", listener=events.append
+    )
+    return Run(folder), events
+
+
+def stop_at(step: int, action):
+    def listen(event):
+        if isinstance(event, StepReport) and event.step == step:
+            action()
+
+    return listen
+
+
+def crash():
+    raise Stopped
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def lines(run: Run):
+    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+
+
+def untimed(run: Run):
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines(run)]
+
+
+def assert_same_run(a: Run, b: Run):
+    for name in ("weights", "checkpoint"):
+        (ours, facts), (theirs, others) = (load_tensors(getattr(r, name)) for r in (a, b))
+        assert same(ours, theirs)
+        assert {k: v for k, v in facts.items() if k != "recipe"} == {
+            k: v for k, v in others.items() if k != "recipe"
+        }
+    assert untimed(a) == untimed(b)
+
+
+def test_what_a_run_leaves(whole, data):
+    run, _ = whole
+    assert {p.name for p in run.folder.iterdir()} == {
+        "recipe.yaml", "weights.safetensors", "checkpoint.safetensors", "metrics.jsonl", "previews",
+    }  # fmt: skip
+    assert load_recipe(run.recipe_file) == toy()
+    steps = [line for line in lines(run) if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4]
+    assert [line["images"] for line in steps] == [4, 8, 12, 16]
+    assert all(math.isfinite(line["loss"]) and line["gradient_norm"] > 0 for line in steps)
+    validated = [line for line in lines(run) if "validation" in line]
+    assert [line["step"] for line in validated] == [2, 4]
+    assert list(validated[0]["validation"]) == ["t=0.125", "t=0.375", "t=0.625", "t=0.875"]
+    assert all(math.isfinite(v) for v in validated[0]["validation"].values())
+    assert run.preview(4).read_bytes().startswith(b"\x89PNG")
+    assert [p.name for p in run.preview(4).parent.iterdir()] == ["step-000004.png"]
+    tensors, facts = load_tensors(run.weights)
+    assert facts["step"] == 4
+    assert facts["conditioners"]["text"]["vocab"]
+    assert not any(k.startswith(("ema.", "optimizer.")) for k in tensors)
+
+
+def test_events(whole):
+    _, events = whole
+    kinds = [type(e) for e in events]
+    assert kinds[:6] == [Checked] * 5 + [Started]
+    started = events[5]
+    assert (started.total, started.done, started.fields, started.device) == (4, 0, 5, "cpu")
+    assert started.notes == ()
+    assert kinds[6:] == [
+        StepReport, StepReport, Validated, Saved, StepReport, StepReport, Validated, Saved, Previewed,
+    ]  # fmt: skip
+
+
+def test_weights_are_the_averages(whole):
+    run, _ = whole
+    weights, _ = load_tensors(run.weights)
+    state, _ = load_tensors(run.checkpoint)
+    averaged = {k.removeprefix("ema."): v for k, v in state.items() if k.startswith("ema.")}
+    assert same({k: weights[k] for k in averaged}, averaged)
+    assert not same(averaged, {k: state[f"weights.{k}"] for k in averaged})
+
+
+def test_the_same_recipe_gives_the_same_run(whole, data, tmp_path):
+    torch.manual_seed(9)
+    assert_same_run(Run(train(toy(), data, tmp_path / "run", device="cpu")), whole[0])
+
+
+@pytest.mark.parametrize(("step", "action", "raised"), [(3, crash, Stopped), (3, interrupt, Interrupted)])
+def test_a_resumed_run_is_the_whole_one(whole, data, tmp_path, step, action, raised):
+    out = tmp_path / "run"
+    with pytest.raises(raised):
+        train(toy(), data, out, device="cpu", listener=stop_at(step, action))
+    events = []
+    run = Run(train(toy(), data, out, resume=True, device="cpu", listener=events.append))
+    (started,) = [e for e in events if isinstance(e, Started)]
+    assert started.done == (2 if raised is Stopped else 3)
+    assert_same_run(run, whole[0])
+    assert run.preview(4).read_bytes() == whole[0].preview(4).read_bytes()
+
+
+def test_an_interrupt_leaves_the_handler_as_it_was(data, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted) as caught:
+        train(toy(), data, tmp_path / "run", device="cpu", listener=stop_at(1, interrupt))
+    assert caught.value.step == 1
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_finished_run_has_nothing_left_to_do(whole, data):
+    run, _ = whole
+    before = load_tensors(run.checkpoint)[0]
+    events = []
+    train(toy(), data, run.folder, resume=True, device="cpu", listener=events.append)
+    assert not any(isinstance(e, StepReport) for e in events)
+    assert same(load_tensors(run.checkpoint)[0], before)
+    assert len(lines(run)) == 6
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_loader_processes_do_not_matter(whole, data, tmp_path, workers):
+    recipe = toy(f"train.workers={workers}")
+    assert_same_run(Run(train(recipe, data, tmp_path / "run", device="cpu")), whole[0])
+
+
+def test_loader_processes_outlive_ctrl_c(data):
+    """The terminal sends it to every process; the main one still wants its batches, to stop in order."""
+    stream = TrainingStream(FieldDataset(data, split="train"), {}, DataSection(crop=32), 0)
+    batches = iter(make_loader(stream, start=0, count=30, batch=1, workers=1))
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGINT)
+    assert sum(1 for _ in batches) == 29
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.workers=1",
+        "train.validate_every=1",
+        "train.preview_every=3",
+        "train.save_every=1",
+        "sample={solver: ddpm, guidance: {morphology: 2.0}}",
+    ],
+)
+def test_resume_with_what_does_not_change_the_weights(whole, change):
+    run, recipe = whole[0], toy(change)
+    assert recipe != toy()
+    tensors, facts = run.claim(recipe, resume=True)
+    assert facts["step"] == 4
+    assert tensors
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ("train.lr=1e-3", "train.lr: 0.0005 -> 0.001"),
+        ("train.steps=9", "train.steps: 4 -> 9"),
+        ("train.seed=1", "train.seed: 0 -> 1"),
+        ("train.checkpointing=true", "train.checkpointing: False -> True"),
+        ("data.crop=16", "data.crop: 32 -> 16"),
+        ("conditioners.colour.drop=0.5", r"conditioners.colour.drop: 0.1 -> 0.5"),
+        ("diffusion.prediction=eps", "diffusion.prediction: 'v' -> 'eps'"),
+        ("backbone.blocks=2", "backbone.blocks: 1 -> 2"),
+    ],
+)
+def test_another_recipe_is_refused(whole, data, change, shown):
+    run, _ = whole
+    before = run.checkpoint.read_bytes(), run.metrics.read_bytes()
+    with pytest.raises(MsdmError) as caught:
+        train(toy(change, "train.workers=1"), data, run.folder, resume=True, device="cpu")
+    assert f"is a run of another recipe: {shown};" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert (run.checkpoint.read_bytes(), run.metrics.read_bytes()) == before
+
+
+def test_names_are_no_difference(whole):
+    recipe = toy()
+    other = recipe.model_copy(update={"name": "other", "summary": "s"})
+    assert whole[0].claim(other, resume=True) is not None
+
+
+def test_a_resumed_run_has_the_recipe_that_it_was_resumed_with(data, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(toy(), data, out, device="cpu", listener=stop_at(3, crash))
+    other = toy("sample.steps=1", "train.save_every=3")
+    train(other, data, out, resume=True, device="cpu")
+    assert load_recipe(Run(out).recipe_file) == other
+    assert load_tensors(Run(out).weights)[1]["recipe"] == other.model_dump(mode="json", by_alias=True)
+
+
+def test_metrics_cut_by_a_crash(whole, data, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(toy(), data, out, device="cpu", listener=stop_at(3, crash))
+    with Run(out).metrics.open("a") as f:
+        f.write('{"step": 4, "lo')
+    train(toy(), data, out, resume=True, device="cpu")
+    assert untimed(Run(out)) == untimed(whole[0])
+
+
+def test_folders_that_are_refused(whole, data, tmp_path):
+    run, _ = whole
+    with pytest.raises(MsdmError, match="holds a run; add --resume"):
+        train(toy(), data, run.folder, device="cpu")
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").write_text("dear")
+    with pytest.raises(MsdmError, match="is not empty"):
+        train(toy(), data, tmp_path / "letters", device="cpu")
+    with pytest.raises(MsdmError, match="holds no checkpoint to resume"):
+        train(toy(), data, tmp_path / "none", resume=True, device="cpu")
+    assert [p.name for p in (tmp_path / "letters").iterdir()] == ["a.txt"]
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    (tmp_path / "run").mkdir()
+    assert Run(tmp_path / "run").claim(toy(), resume=False) is None
+
+
+def test_nothing_is_written_when_the_data_are_wrong(data, tmp_path):
+    with pytest.raises(MsdmError, match=r"smaller than data\.crop 64"):
+        train(toy("data.crop=64"), data, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_fields_are_refused(whole, tmp_path):
+    other = toy_folder(tmp_path / "other", [f"g{i}" for i in range(6)], SPLITS)
+    with pytest.raises(MsdmError, match="was trained on other fields than the 5 in"):
+        train(toy(), other, whole[0].folder, resume=True, device="cpu")
+
+
+def test_the_facts_are_those_of_the_first_start(data, tmp_path):
+    """A manifest whose words have changed since does not change the vocabulary that was trained."""
+    folder = toy_folder(tmp_path / "data", IDS, SPLITS)
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(toy(), folder, out, device="cpu", listener=stop_at(1, interrupt))
+    facts = load_tensors(Run(out).checkpoint)[1]["conditioners"]
+    text = (folder / "metadata.csv").read_text()
+    (folder / "metadata.csv").write_text(text.replace("organ 1", "organ 1 quite another"))
+    train(toy(), folder, out, resume=True, device="cpu")
+    assert load_tensors(Run(out).checkpoint)[1]["conditioners"] == facts
+
+
+def test_without_a_split_column_fields_are_held_out(tmp_path):
+    ids = [f"x{i}" for i in range(14)]
+    held = [i for i in ids if seed_for("held out", i) % HELD_OUT == 0]
+    assert 0 < len(held) < 6
+    folder = toy_folder(tmp_path / "data", ids)
+    splits = open_splits(toy(), folder)
+    assert splits.validation.ids == sorted(held)
+    assert splits.train.ids == [i for i in ids if i not in held]
+    assert f"{len(held)} of 14 fields held out" in splits.notes[0]
+    more = toy_folder(tmp_path / "more", [*ids[::-1], "y1"])
+    kept = set(open_splits(toy(), more).train.ids)
+    assert kept - {"y1"} == set(splits.train.ids)
+
+
+def test_too_few_fields_to_hold_any_out(tmp_path):
+    ids = [i for i in (f"x{i}" for i in range(20)) if seed_for("held out", i) % HELD_OUT][:3]
+    events = []
+    folder = train(
+        toy("train.steps=1"),
+        toy_folder(tmp_path / "d", ids),
+        tmp_path / "run",
+        device="cpu",
+        listener=events.append,
+    )
+    (started,) = [e for e in events if isinstance(e, Started)]
+    assert "no validation" in started.notes[0]
+    assert not (folder / "previews").exists()
+    assert not any(isinstance(e, Validated | Previewed) for e in events)
+
+
+def test_a_split_column_without_validation_rows(tmp_path):
+    folder = toy_folder(tmp_path / "d", IDS, ["train"] * 5 + ["test"])
+    splits = open_splits(toy(), folder)
+    assert splits.validation is None
+    assert len(splits.train) == 5
+    assert "no row of the manifest has split 'val'" in splits.notes[0]
+
+
+def test_total_steps():
+    assert total_steps(toy(), 999) == 4
+    epochs = toy("train.steps=null", "train.epochs=3")
+    assert total_steps(epochs, 10) == 7
+    assert total_steps(epochs, 1) == 1

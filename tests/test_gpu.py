@@ -1,0 +1,57 @@
+"""What changes on a GPU, against its twin on the CPU: ``pytest -m gpu`` on a machine that has one."""
+
+import pytest
+import torch
+
+from msdm_kit.core.dataset import FieldDataset
+from msdm_kit.plugins.pipeline import Pipeline
+from msdm_kit.plugins.recipe_files import load_recipe
+from msdm_kit.plugins.training import train
+
+from .toy import toy_folder
+
+pytestmark = pytest.mark.gpu
+
+TOY = [
+    "data.crop=16",
+    "backbone.channels=16",
+    "train.steps=2",
+    "train.batch=2",
+    "train.workers=1",
+    "sample.steps=4",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return toy_folder(tmp_path_factory.mktemp("data"), ["a", "b", "c"], ["train", "train", "val"])
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return train(load_recipe("quickstart", TOY), folder, out, device="cuda")
+
+
+def test_a_run_trained_on_the_gpu_in_bf16_resumes_there(folder, run):
+    assert train(load_recipe("quickstart", TOY), folder, run, resume=True, device="cuda") == run
+
+
+def test_fp32_samples_on_the_gpu_are_those_of_the_cpu(folder, run):
+    fields = [FieldDataset(folder)[i] for i in range(2)]
+    painted = []
+    for device in ("cpu", "cuda"):
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            pipeline = Pipeline.load(run, device=device)
+            painted.append([s.image for s in pipeline.sample(fields, precision="fp32")])
+    for cpu, gpu in zip(*painted, strict=True):
+        assert abs(cpu - gpu).max() < 1e-3
+
+
+def test_bf16_samples_on_the_gpu_stay_near_fp32(folder, run):
+    fields = [FieldDataset(folder)[0]]
+    pipeline = Pipeline.load(run, device="cuda")
+    exact, fast = (
+        next(iter(pipeline.sample(fields, precision=precision))).image for precision in ("fp32", "bf16")
+    )
+    assert abs(exact - fast).mean() < 0.05
