@@ -32,7 +32,7 @@ _PUBLIC = {
     "train": "msdm_kit.plugins.training",
 }
 
-__all__ = ["__version__", *sorted(_PUBLIC)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_PUBLIC)]
 
 
 def __getattr__(name: str) -> Any:

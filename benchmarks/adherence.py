@@ -2,8 +2,8 @@
 
     python -m benchmarks.adherence --out FOLDER [--steps 900] [--fields 20]
 
-Trains both equally on the built-in training split and paints `test_mixed` fields, which neither has seen, each
-with its own masks, colours and metadata. Prints a table; runs, pairs and contact sheets stay in FOLDER.
+Trains both equally on the built-in training split and paints `test_mixed` fields, which neither has seen,
+each with its own masks, colours and metadata. Prints a table; runs, pairs and contact sheets stay in FOLDER.
 """
 
 import argparse

@@ -54,6 +54,12 @@ def sdm(
     timesteps: Annotated[
         int, typer.Option(metavar="N", min=1, help="Time steps that it was trained with.")
     ] = 1000,
+    drop: Annotated[
+        float,
+        typer.Option(
+            metavar="P", min=0, max=1, help="How often training dropped the map; with 0, no guidance."
+        ),
+    ] = 0.2,
 ) -> None:
     """Make a run of an SDM checkpoint, to be painted with.
 
@@ -74,6 +80,7 @@ def sdm(
         head_channels=head_channels,
         schedule=schedule,
         timesteps=timesteps,
+        drop=drop,
     )
     say(
         output(), f"the run is in {run.folder}; paint with: msdm-kit sample {run.folder} --data DIR --out DIR"

@@ -25,18 +25,17 @@ def sample(
             metavar="RUN", help="A run's folder, a weights file, or a model by name, such as demo."
         ),
     ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Where the pairs go; a new or empty folder.", show_default=False),
+    ],
     data: Annotated[
         str,
         typer.Option(
             metavar="DIR",
             help="A data folder, or a data set by name, whose masks, colours and metadata are painted.",
-            show_default=False,
         ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="Where the pairs go; a new or empty folder.", show_default=False),
-    ],
+    ] = "histology-nuclei",
     n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Pairs.")] = 8,
     steps: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Solver steps.", show_default=_RECIPE)
@@ -72,7 +71,7 @@ def sample(
             show_default="what was not trained on, where there is any",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(metavar="B", min=1, help="Fields at once; changes no result.")] = 4,
+    batch: Annotated[int, typer.Option(metavar="B", min=1, help="Fields at once on a GPU; a CPU takes one.")] = 4,
     precision: Annotated[
         str | None, typer.Option(metavar="fp32|bf16", help="Of the network.", show_default=_RECIPE)
     ] = None,
@@ -97,7 +96,7 @@ def sample(
         "precision": precision,
     }
     from ..plugins.painting import paint
-    from .console import output
+    from .console import output, say
     from .progress import SamplingProgress
 
     if threads is not None:
@@ -105,6 +104,7 @@ def sample(
 
         torch.set_num_threads(threads)
     console = output()
+    say(console, f"loading {run}")
     with SamplingProgress(console) as progress:
         summary = paint(
             run,

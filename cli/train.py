@@ -23,17 +23,16 @@ def train(
             metavar="RECIPE", help="A recipe by name (see msdm-kit recipes), or the path of a YAML file."
         ),
     ],
+    out: Annotated[
+        Path, typer.Option(metavar="RUN", help="The run's folder, new or empty.", show_default=False)
+    ],
     data: Annotated[
         str,
         typer.Option(
             metavar="DIR",
-            help="A data folder, or a data set by name, such as histology-nuclei.",
-            show_default=False,
+            help="A data folder, or a data set by name.",
         ),
-    ],
-    out: Annotated[
-        Path, typer.Option(metavar="RUN", help="The run's folder, new or empty.", show_default=False)
-    ],
+    ] = "histology-nuclei",
     set_: Annotated[
         list[str] | None,
         typer.Option(

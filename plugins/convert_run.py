@@ -36,6 +36,7 @@ def convert_run(
     head_channels: int = HEAD_CHANNELS,
     schedule: str = "linear",
     timesteps: int = 1000,
+    drop: float = 0.2,
 ) -> Run:
     """Make a run folder of a checkpoint of SDM.
 
@@ -57,6 +58,8 @@ def convert_run(
         Width of an attention head; it leaves no trace in a checkpoint.
     schedule : {'linear', 'cosine'}
     timesteps : int
+    drop : float
+        Probability with which training dropped the map, 0 where it never did: guidance needs it.
 
     Returns
     -------
@@ -83,6 +86,7 @@ def convert_run(
         head_channels=head_channels,
         schedule=schedule,
         timesteps=timesteps,
+        drop=drop,
     )
     check_plugins(recipe)
     built = _conditioners(recipe)
@@ -109,6 +113,7 @@ def converted_recipe(
     head_channels: int,
     schedule: str,
     timesteps: int,
+    drop: float,
 ) -> Recipe:
     """The recipe of a checkpoint; parameters as `convert_run`.
 
@@ -117,7 +122,7 @@ def converted_recipe(
     MsdmError
         A setting is illegal.
     """
-    entries = {k: _entry(kind, masks, edges) for k, kind in conditioners.items()}
+    entries = {k: _entry(kind, masks, edges) | {"drop": drop} for k, kind in conditioners.items()}
     data: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-") or "sdm",
         "summary": "Converted from a checkpoint of SDM; its training settings are not its own.",

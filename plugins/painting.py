@@ -166,8 +166,7 @@ def paint(
         pipeline.check(choice.load(dataset))
     trained = pipeline.recipe.data.train_split
     seen = sum(dataset.rows[choice.field].get("split") == trained for choice in choices)
-    place = str(next(pipeline.denoiser.parameters()).device)
-    listener(Planned(len(choices), chosen.steps, seen, place))
+    listener(Planned(len(choices), chosen.steps, seen, str(pipeline.device)))
 
     rows: list[dict[str, str]] = []
     sheet_rows: list[SheetRow] = []

@@ -49,6 +49,13 @@ class Run:
     def preview(self, step: int) -> Path:
         return self.folder / "previews" / f"step-{step:06d}.png"
 
+    def _taken(self) -> bool:
+        """Whether the folder holds more than a run that ended before it was first saved."""
+        if not self.folder.is_dir():
+            return self.folder.exists()
+        abandoned = {self.recipe_file.name, self.metrics.name}
+        return any(path.name not in abandoned for path in self.folder.iterdir())
+
     def claim(self, recipe: Recipe, *, resume: bool) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Check that the folder may be used; when resuming, the saved tensors and facts.
 
@@ -61,7 +68,7 @@ class Run:
             A run is there and `resume` is false; none is there, or one of another recipe, and it is true.
         """
         if not resume:
-            if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
+            if self._taken():
                 what = "holds a run" if self.checkpoint.exists() else "is not empty"
                 raise MsdmError(
                     f"{self.folder} {what}; add --resume to go on with a run, or choose another --out"

@@ -80,4 +80,8 @@ def open_splits(
     if not any(row["split"] == data.validation_split for row in rows):
         note = f"no row of the manifest has split {data.validation_split!r}: no validation loss, no previews"
         return Splits(train, None, (note,))
-    return Splits(train, FieldDataset(folder, masks=data.masks, split=data.validation_split))
+    validation = FieldDataset(folder, masks=data.masks, split=data.validation_split)
+    if set(validation.ids) & set(train.ids):
+        note = "the validation fields are trained on as well: their loss says nothing of other fields"
+        return Splits(train, validation, (note,))
+    return Splits(train, validation)

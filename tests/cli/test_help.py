@@ -20,7 +20,7 @@ SURFACE = {
     "plugins": ["--help"],
     "convert": ["--help"],
     "convert sdm": [
-        "--conditioner", "--edges", "--head-channels", "--help", "--image-size", "--masks", "--no-edges",
+        "--conditioner", "--drop", "--edges", "--head-channels", "--help", "--image-size", "--masks", "--no-edges",
         "--schedule", "--timesteps",
     ],
 }  # fmt: skip
