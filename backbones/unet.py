@@ -178,7 +178,7 @@ class UNet(Backbone):
         h = inject("input", self.input_conv(x))
         skips = [h]
         for stage in self.encoder:
-            for layer in stage:  # type: ignore[union-attr]
+            for layer in stage:  # type: ignore[attr-defined]
                 h = self._run(layer, h, emb, inject)
             skips.append(h)
         return Features(h, tuple(skips), emb)
@@ -189,7 +189,7 @@ class UNet(Backbone):
             h = self._run(layer, h, emb, inject)
         for stage in self.decoder:
             h = torch.cat([h, skips.pop()], dim=1)
-            for layer in stage:  # type: ignore[union-attr]
+            for layer in stage:  # type: ignore[attr-defined]
                 h = self._run(layer, h, emb, inject)
         h = self.head_norm(h) if self.head_norm is not None else inject("head.norm", h)
         out: Tensor = self.head_conv(h)

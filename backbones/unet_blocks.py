@@ -89,7 +89,8 @@ class ResidualBlock(nn.Module):
         else:
             h = inject(out_site.name, h, scale, shift)
         h = self.out_conv(self.dropout(h))
-        return self.skip(resample(x, self.how)) + h
+        out: Tensor = self.skip(resample(x, self.how)) + h
+        return out
 
 
 class Attention(nn.Module):

@@ -71,7 +71,9 @@ def sample(
             show_default="what was not trained on, where there is any",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(metavar="B", min=1, help="Fields at once on a GPU; a CPU takes one.")] = 4,
+    batch: Annotated[
+        int, typer.Option(metavar="B", min=1, help="Fields at once on a GPU; a CPU takes one.")
+    ] = 4,
     precision: Annotated[
         str | None, typer.Option(metavar="fp32|bf16", help="Of the network.", show_default=_RECIPE)
     ] = None,

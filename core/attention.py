@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .norm import EPS
@@ -38,7 +39,8 @@ def attention_reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = N
     scores = (q.to(dtype) * s) @ (k.to(dtype) * s).transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
-    return (scores.softmax(dim=-1) @ v.to(dtype)).to(v.dtype)
+    out: Tensor = scores.softmax(dim=-1) @ v.to(dtype)
+    return out.to(v.dtype)
 
 
 def attention_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -68,6 +70,12 @@ def zero(module: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
     return module
 
 
+def _map(tokens: Tensor, height: int) -> Tensor:
+    """Pixels as a list (B, HW, C) as a map (B, C, H, W), a view."""
+    out: Tensor = rearrange(tokens, "b (h w) c -> b c h w", h=height)
+    return out
+
+
 class SelfAttention(nn.Module):
     """x + proj(attention(qkv(GN(x)))) over the pixels of a feature map (ADM, AttentionBlock).
 
@@ -87,13 +95,12 @@ class SelfAttention(nn.Module):
         self.proj = zero(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        y = self.norm(x).permute(0, 2, 3, 1).reshape(b, h * w, c)
-        qkv = self.qkv(y).view(b, h * w, self.heads, 3, -1)
-        q, k, v = qkv.permute(3, 0, 2, 1, 4)
+        height = x.shape[2]
+        qkv = self.qkv(rearrange(self.norm(x), "b c h w -> b (h w) c"))
+        q, k, v = rearrange(qkv, "b l (n three d) -> three b n l d", n=self.heads, three=3)
         out = attention(q, k, v, implementation=self.implementation)
-        out = self.proj(out.transpose(1, 2).reshape(b, h * w, c))
-        return x + out.view(b, h, w, c).permute(0, 3, 1, 2)
+        out = self.proj(rearrange(out, "b n l d -> b l (n d)"))
+        return x + _map(out, height)
 
 
 class CrossAttention(nn.Module):
@@ -117,19 +124,18 @@ class CrossAttention(nn.Module):
     def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """K and V (B, N, S, D) of tokens (B, S, token_width): they do not depend on the image."""
 
-        def split(y: Tensor) -> Tensor:
-            return y.view(*y.shape[:2], self.heads, -1).transpose(1, 2)
+        return self._split(self.k(tokens)), self._split(self.v(tokens))
 
-        return split(self.k(tokens)), split(self.v(tokens))
+    def _split(self, y: Tensor) -> Tensor:
+        out: Tensor = rearrange(y, "b l (n d) -> b n l d", n=self.heads)
+        return out
 
     def forward(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """What is to be added to `x` (B, C, H, W), given K, V (B or 1, N, S, D) and mask (B or 1, S)."""
-        b, c, h, w = x.shape
-        q = self.q(x.permute(0, 2, 3, 1).reshape(b, h * w, c))
-        q = q.view(b, h * w, self.heads, -1).transpose(1, 2)
+        b, height = x.shape[0], x.shape[2]
+        q = self._split(self.q(rearrange(x, "b c h w -> b (h w) c")))
         k, v = k.to(q.dtype).expand(b, -1, -1, -1), v.to(q.dtype).expand(b, -1, -1, -1)
         if mask is not None:
             mask = mask.expand(b, -1)
         out = attention(q, k, v, mask, implementation=self.implementation)
-        out = self.out(out.transpose(1, 2).reshape(b, h * w, c))
-        return out.view(b, h, w, c).permute(0, 3, 1, 2)
+        return _map(self.out(rearrange(out, "b n l d -> b l (n d)")), height)

@@ -8,7 +8,7 @@ from .recipe import Precision
 def native_bf16(device: torch.device) -> bool:
     """Whether `device` multiplies bf16 itself: emulated, it is slower than fp32 and no more exact."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         # Arm cores have it as an extension that torch does not report: fp32 is the safe answer there
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

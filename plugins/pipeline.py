@@ -98,7 +98,7 @@ class Pipeline:
         except RuntimeError as error:
             first = str(error).splitlines()[1:2] or [str(error)]
             raise MsdmError(f"{path}: the weights do not fit their recipe: {first[0].strip()}") from None
-        denoiser = denoiser.to(pick_device(device), memory_format=torch.channels_last)
+        denoiser = denoiser.to(pick_device(device)).to(memory_format=torch.channels_last)
         return cls(recipe, denoiser, weights_hash=file_hash(path), step=int(facts["step"]))
 
     def save(self, path: str | Path, *, precision: Precision = "fp32") -> None:

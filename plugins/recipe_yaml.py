@@ -32,6 +32,12 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # PyYAML writes a next-line character (U+0085) bare, and folds it into a space on reading
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
+
+
+_Dumper.add_representer(str, _text)
 _Loader.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+0123456789"))
 # The dumper quotes text that would be read as something else only where it knows of it.
 _Dumper.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+0123456789"))

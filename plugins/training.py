@@ -156,7 +156,7 @@ def train(
         denoiser = build_denoiser(recipe, build_conditioners(recipe, facts=saved[1]["conditioners"]))
     else:
         denoiser = new_denoiser(recipe, splits.train)
-    denoiser = denoiser.to(target, memory_format=torch.channels_last)
+    denoiser = denoiser.to(target).to(memory_format=torch.channels_last)
     total = total_steps(recipe, len(splits.train))
     drop = {n: entry.drop for n, entry in recipe.conditioners.items()}
     optimiser = Optimiser(denoiser, recipe.train, total=total, drop=drop)

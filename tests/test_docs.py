@@ -53,7 +53,7 @@ def test_the_readme_begins_with_two_blocks_of_bash():
     (first, job), (second, tests) = blocks(README)[:2]
     assert first == second == "bash"
     assert "pip install ." in job
-    assert "msdm-kit train quickstart --data histology-nuclei" in job
+    assert "msdm-kit train quickstart --out" in job
     assert 'pip install -e ".[dev]"' in tests
     assert tests.splitlines()[-1].split()[:2] == ["OMP_NUM_THREADS=1", "pytest"]
 

@@ -20,8 +20,8 @@ SURFACE = {
     "plugins": ["--help"],
     "convert": ["--help"],
     "convert sdm": [
-        "--conditioner", "--drop", "--edges", "--head-channels", "--help", "--image-size", "--masks", "--no-edges",
-        "--schedule", "--timesteps",
+        "--conditioner", "--drop", "--edges", "--head-channels", "--help", "--image-size", "--masks",
+        "--no-edges", "--schedule", "--timesteps",
     ],
 }  # fmt: skip
 COMMANDS = ["train", "sample", "recipes", "plugins", "convert"]

@@ -1,4 +1,4 @@
-"""Painting fields: the same pairs whatever the batch, traced, in the layout of a data set, or nothing at all."""
+"""Painting: the same pairs whatever the batch, traced, in the layout of a data set, or nothing at all."""
 
 import csv
 import json
