@@ -41,7 +41,7 @@ class UNet(Backbone):
     Raises
     ------
     MsdmError
-        A width is not a multiple of `groups` or `head_channels`.
+        A width is not a multiple of `groups`, or one with self-attention not of `head_channels`.
     """
 
     Config: ClassVar[type[PluginConfig]] = UNetConfig
@@ -56,8 +56,6 @@ class UNet(Backbone):
                     f"backbone: width {w} (channels {c.channels} x a multiplier) is not a multiple of groups "
                     f"{c.groups}; change channels, multipliers or groups"
                 )
-            if w % c.head_channels and (c.attention_strides or c.middle_attention):
-                raise MsdmError(f"backbone: width {w} is not a multiple of head_channels {c.head_channels}")
         self.multiple = 2 ** (len(widths) - 1)
         self.emb_channels = 4 * c.channels
         self.time_embed = nn.Sequential(
@@ -104,6 +102,11 @@ class UNet(Backbone):
 
     def _attention(self, name: str, region: str, width: int, stride: int, on: bool = True) -> Attention:
         c = self.config
+        if on and width % c.head_channels:
+            raise MsdmError(
+                f"backbone: width {width} of the attention at stride {stride} is not a multiple of "
+                f"head_channels {c.head_channels}; change channels, multipliers or head_channels"
+            )
         return Attention(name, region, width, c.head_channels if on else None, stride=stride, groups=c.groups)
 
     def _resample(self, name: str, region: str, width: int, stride: int, how: Any) -> nn.Module:

@@ -8,6 +8,8 @@ import typer
 from ..core.errors import MsdmError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..plugins.painting import Summary
 
 EXAMPLES = (
@@ -120,7 +122,7 @@ def sample(
             listener=progress,
             **settings,
         )
-    _print(summary)
+    _print(console, summary)
 
 
 def _guidance(texts: list[str]) -> float | dict[str, float] | None:
@@ -140,10 +142,10 @@ def _guidance(texts: list[str]) -> float | dict[str, float] | None:
     return scales.get("", scales or None)
 
 
-def _print(summary: "Summary") -> None:
-    from .console import output, plain_table, say
+def _print(console: "Console", summary: "Summary") -> None:
+    from .console import plain_table, say
 
-    console, figures = output(), summary.figures
+    figures = summary.figures
     table = plain_table("", "value", numbers=("value",))
     table.show_header = False
     table.add_row("pairs", str(summary.pairs))

@@ -94,7 +94,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         lowercase = (
             _read_json(folder, settings.name).get("do_lower_case", True) if settings.is_file() else True
         )
-        lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+        lines = _read_text(folder, "vocab.txt").split("\n")
         facts["vocab"] = [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
         facts["lowercase"] = bool(lowercase)
         absent = [token for token in SPECIAL if token not in facts["vocab"] and token != "[MASK]"]
@@ -160,7 +160,8 @@ def _read_state(folder: Path) -> Mapping[str, Tensor]:
             state = torch.load(pickled, map_location="cpu", weights_only=True)
             return state
     except Exception as error:  # each format has exceptions of its own, none of them common
-        raise MsdmError(f"cannot read weights in {str(folder)!r}: {str(error).splitlines()[0]}") from error
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MsdmError(f"cannot read weights in {str(folder)!r}: {cause}") from error
     raise MsdmError(
         f"no weights in {str(folder)!r}; put model.safetensors or pytorch_model.bin there, {_EMBEDDED}"
     )
@@ -174,13 +175,21 @@ def _current_name(name: str) -> str:
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MsdmError(
-            f"text model {str(folder)!r} has no {name}; give a BERT's folder, {_EMBEDDED}"
-        ) from None
+        content = json.loads(_read_text(folder, name))
     except ValueError as error:
         raise MsdmError(f"{str(folder / name)!r} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise MsdmError(f"{str(folder / name)!r} is not a JSON object; give a BERT's folder")
     return content
+
+
+def _read_text(folder: Path, name: str) -> str:
+    try:
+        return (folder / name).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise MsdmError(
+            f"text model {str(folder)!r} has no {name}; give a BERT's folder, {_EMBEDDED}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise MsdmError(f"cannot read {str(folder / name)!r}: {reason}; give a BERT's folder") from None

@@ -1,7 +1,6 @@
 """Metadata as text, encoded by BERT."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,14 +71,12 @@ class BertText(Conditioner):
         if config.model == EMBEDDED:
             vocab = build_vocab({_fill(pieces, row) for row in rows})
             facts = {
-                "source": EMBEDDED,
                 "vocab": vocab,
                 "lowercase": True,
                 "config": {**_TINY, "vocab_size": len(vocab), "pad_token_id": SPECIAL.index("[PAD]")},
             }
         else:
-            folder = find_model(config.model)
-            facts = {"source": "pretrained", "path": str(folder), **read_facts(folder)}
+            facts = read_facts(find_model(config.model))
         positions = facts["config"].get("max_position_embeddings", 512)
         if config.max_tokens > positions:
             raise MsdmError(
@@ -106,15 +103,15 @@ class BertText(Conditioner):
         self.train()
 
     def initialise(self) -> None:
-        """Load the weights of the pretrained model that the facts name, if they name one.
+        """Load the weights of the pretrained model that the config names, if it names one.
 
         Raises
         ------
         MsdmError
             Its folder is gone, has no weights, or has others than its config describes.
         """
-        if self.facts["source"] == "pretrained":
-            load_weights(self.encoder, Path(self.facts["path"]))
+        if self.config.model != EMBEDDED:
+            load_weights(self.encoder, find_model(self.config.model))
 
     def train(self, mode: bool = True) -> "BertText":
         """As of any module; a frozen encoder stays in evaluation mode."""

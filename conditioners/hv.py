@@ -134,7 +134,8 @@ def _lines(dense: NDArray[np.int32], count: int) -> tuple[_Lines, _Lines]:
 def _axis(dense: NDArray[np.int32], first: Ints, last: Ints, x: Ints) -> _Lines:
     entries = last - first + 1
     begin = np.cumsum(entries) - entries
-    index = (begin - first)[dense] + x
+    index = (begin - first)[dense]
+    index += x
     owner = np.repeat(np.arange(len(entries)), entries)
     at = np.arange(len(owner)) - (begin - first)[owner]
     hits = np.bincount(index.ravel(), minlength=len(owner))
@@ -176,15 +177,16 @@ def _scale(offset: Floats, low: Ints, high: Ints, owner: Ints) -> Ints:
     return np.where(offset < 0, np.maximum(low, 1)[owner], np.maximum(high, 1)[owner])
 
 
-def _runs(labels: Ints) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """First and last column of each pixel's run of equal label in its row."""
+def _runs(labels: Ints) -> tuple[Ints, Ints]:
+    """First and last column of each pixel's run of equal label in its row; of 16 bits where they fit."""
     height, width = labels.shape
     starts = np.ones((height, width), dtype=bool)
     starts[:, 1:] = labels[:, 1:] != labels[:, :-1]
     begin = np.flatnonzero(starts)
     length = np.diff(begin, append=labels.size)
-    first = (begin % width).astype(np.int32)
-    last = (first + length - 1).astype(np.int32)
+    dtype = np.dtype(np.int16 if width < 2**14 else np.int32)
+    first = (begin % width).astype(dtype)
+    last = (first + length - 1).astype(dtype)
     return np.repeat(first, length).reshape(labels.shape), np.repeat(last, length).reshape(labels.shape)
 
 
@@ -193,7 +195,7 @@ def _position(labels: Ints) -> NDArray[np.float32]:
     if labels.size == 0:
         return np.zeros(labels.shape, dtype=np.float32)
     first, last = _runs(labels)
-    x = np.arange(labels.shape[1], dtype=np.int32)
+    x = np.arange(labels.shape[1], dtype=first.dtype)
     position: NDArray[np.float32] = (2 * x - first - last).astype(np.float32) / np.maximum(
         last - first, 1
     ).astype(np.float32)
@@ -201,11 +203,19 @@ def _position(labels: Ints) -> NDArray[np.float32]:
     return position
 
 
-def _to_rim(labels: Ints) -> NDArray[np.int32]:
-    """Columns to the nearest pixel of another label in the same row, the outside being another."""
+def _to_rim(labels: Ints) -> Ints:
+    """Columns to the nearest pixel of another label in the same row, the outside being another.
+
+    0 on the background.
+    """
     first, last = _runs(labels)
-    x = np.arange(labels.shape[1], dtype=np.int32)
-    distance: NDArray[np.int32] = np.minimum(x - first, last - x) + np.int32(1)
+    x = np.arange(labels.shape[1], dtype=first.dtype)
+    # in place: fresh memory costs as much as the arithmetic
+    np.subtract(x, first, out=first)
+    np.subtract(last, x, out=last)
+    distance: Ints = np.minimum(first, last, out=first)
+    distance += 1
+    distance *= labels > 0
     return distance
 
 
@@ -216,17 +226,21 @@ def _squared_distance(labels: Ints) -> NDArray[np.int32]:
     of dx^2 + dy^2 along the row. A pixel of another label offers too much there, never too little, because
     the distance within the row, which is no larger, is offered first.
     """
-    inside = labels > 0
-    across, along = _to_rim(labels) * inside, np.ascontiguousarray(_to_rim(labels.T).T) * inside
-    column = along * along
-    squared: NDArray[np.int32] = np.minimum(across * across, column)
+    across, along = _to_rim(labels), np.ascontiguousarray(_to_rim(np.ascontiguousarray(labels.T)).T)
+    bound = np.minimum(across, along)
+    largest = int(bound.max(initial=0))
+    # Above `largest` every distance loses to one already found: capped there, a square and what is offered,
+    # which is less than two, mostly fit 16 bits, and those go through the processor twice as fast.
+    narrow = np.dtype(np.uint16 if 2 * largest**2 < 2**16 else np.int32)
+    column = np.square(np.minimum(along, largest).astype(narrow))
+    squared = np.square(bound.astype(narrow))
     offered = np.empty_like(column)
     # a shift as long as every distance found so far improves none of them
-    for shift in range(1, int(np.minimum(across, along).max(initial=0))):
+    for shift in range(1, largest):
         np.add(column, shift * shift, out=offered)
         np.minimum(squared[:, shift:], offered[:, :-shift], out=squared[:, shift:])
         np.minimum(squared[:, :-shift], offered[:, shift:], out=squared[:, :-shift])
-    return squared
+    return squared.astype(np.int32)
 
 
 def _distance(dense: NDArray[np.int32], count: int) -> NDArray[np.float32]:

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 
 from ..core.conditioning import Conditioner, Observation, PluginConfig, Signal, Spec
-from ..core.sample import Labels, Sample
+from ..core.sample import Sample, instance_edges
 from .maps import MaskKinds
 
 
@@ -64,30 +63,3 @@ class LabelMap(Conditioner):
 
     def null(self, like: Signal) -> Signal:
         return Signal(torch.zeros_like(like.data))
-
-
-def instance_edges(labels: Labels) -> NDArray[np.bool_]:
-    """Where any of a pixel's 4 neighbours has another id.
-
-    Parameters
-    ----------
-    labels : ndarray (H, W) of int
-        Instance ids, 0 is background.
-
-    Returns
-    -------
-    ndarray (H, W) of bool
-        Two pixels wide between instances: either side of an edge is edge. The image's border is none.
-
-    Examples
-    --------
-    >>> instance_edges(np.array([[0, 0, 7, 7, 7]])).astype(int)
-    array([[0, 1, 1, 0, 0]])
-    """
-    edges = np.zeros(labels.shape, dtype=bool)
-    across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
-    edges[:, 1:] |= across
-    edges[:, :-1] |= across
-    edges[1:] |= down
-    edges[:-1] |= down
-    return edges

@@ -123,7 +123,6 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """K and V (B, N, S, D) of tokens (B, S, token_width): they do not depend on the image."""
-
         return self._split(self.k(tokens)), self._split(self.v(tokens))
 
     def _split(self, y: Tensor) -> Tensor:

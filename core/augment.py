@@ -77,7 +77,7 @@ def centre_crop(sample: Sample, size: int) -> Sample:
     return _each(sample, change, change)
 
 
-def pad_to_multiple(sample: Sample, multiple: int) -> tuple[Sample, tuple[int, int]]:
+def pad_to_multiple(sample: Sample, multiple: int) -> Sample:
     """Pad on the right and at the bottom until height and width are multiples of `multiple`.
 
     Parameters
@@ -90,8 +90,6 @@ def pad_to_multiple(sample: Sample, multiple: int) -> tuple[Sample, tuple[int, i
     -------
     Sample
         Masks padded with background, the image with its edge pixels.
-    tuple of int
-        Height and width before, to cut the result back.
     """
     height, width = sample.size
     below, right = -height % multiple, -width % multiple
@@ -99,8 +97,7 @@ def pad_to_multiple(sample: Sample, multiple: int) -> tuple[Sample, tuple[int, i
     def around(array: NDArray[Any]) -> list[tuple[int, int]]:
         return [(0, 0)] * (array.ndim - 2) + [(0, below), (0, right)]
 
-    padded = _each(sample, lambda a: np.pad(a, around(a), "edge"), lambda a: np.pad(a, around(a)))
-    return padded, (height, width)
+    return _each(sample, lambda a: np.pad(a, around(a), "edge"), lambda a: np.pad(a, around(a)))
 
 
 def _fit(sample: Sample, side: int) -> tuple[int, int]:

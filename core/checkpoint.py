@@ -35,6 +35,7 @@ def save_tensors(
     MsdmError
         The file cannot be written; what was there before is untouched.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain: dict[str, Tensor] = {}
@@ -48,7 +49,13 @@ def save_tensors(
         held.add(storage)
     metadata = {KEY: json.dumps({"format": FORMAT, **facts})}
     with atomic_write(path) as temporary:
-        save_file(plain, temporary, metadata=metadata)
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        try:
+            save_file(plain, temporary, metadata=metadata)
+            temporary.chmod(mode)  # safetensors makes files that only their owner can read
+        except SafetensorError as error:
+            raise OSError(str(error)) from error  # a full disc, among others: safetensors has its own word
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

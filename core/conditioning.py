@@ -19,9 +19,9 @@ Observation = dict[str, Tensor]
 
 
 class PluginConfig(BaseModel):
-    """Base of every plugin's settings: unknown keys are refused."""
+    """Base of every plugin's settings: unknown keys are refused, and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,11 @@ class Signal:
     data: Tensor
     mask: Tensor | None = None
 
-    def to(self, device: torch.device | str) -> "Signal":
-        return Signal(self.data.to(device), None if self.mask is None else self.mask.to(device))
+    def counting(self) -> Tensor:
+        """The mask of tokens (B, L) bool, spelt out where there is none: every token counts."""
+        if self.mask is not None:
+            return self.mask
+        return torch.ones(self.data.shape[:2], dtype=torch.bool, device=self.data.device)
 
     def where(self, absent: Tensor, null: "Signal") -> "Signal":
         """This signal, with the rows of `absent` (B,) bool taken from `null`."""
@@ -64,9 +67,8 @@ class Signal:
         def pick(a: Tensor, b: Tensor) -> Tensor:
             return torch.where(absent.view(-1, *[1] * (a.ndim - 1)), b.to(a.dtype), a)
 
-        mask = None
-        if self.mask is not None and null.mask is not None:
-            mask = pick(self.mask, null.mask)
+        bare = self.mask is None and null.mask is None
+        mask = None if bare else pick(self.counting(), null.counting())
         return Signal(pick(self.data, null.data), mask)
 
 
@@ -77,11 +79,7 @@ def merge(signals: Sequence[Signal], kind: SpecKind) -> Signal:
     data = torch.cat([s.data for s in signals], dim=1)
     if kind != "tokens":
         return Signal(data)
-    masks = [
-        torch.ones(s.data.shape[:2], dtype=torch.bool, device=s.data.device) if s.mask is None else s.mask
-        for s in signals
-    ]
-    return Signal(data, torch.cat(masks, dim=1))
+    return Signal(data, torch.cat([s.counting() for s in signals], dim=1))
 
 
 class Conditioner(nn.Module, ABC):

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from .errors import MsdmError
-from .fields import Progress, RawField, open_manifest, read_field, scan, summary
+from .fields import (
+    Progress,
+    RawField,
+    has_one_label_in_pieces,
+    open_manifest,
+    read_field,
+    scan,
+    summary,
+)
 from .images import to_float
 from .sample import Sample
 
@@ -46,6 +54,9 @@ class FieldDataset:
     ids : list of str
     sizes : list of (int, int)
         Height and width of each field.
+    one_label : list of frozenset of str
+        The kinds of each field whose mask has one label alone, in several places: a picture of 0 and 255
+        passes the checks, and all its pixels belong to one instance.
 
     Raises
     ------
@@ -69,6 +80,7 @@ class FieldDataset:
         self.rows = open_manifest(self.root, self.kinds, split, limit)
         self.ids = [row["id"] for row in self.rows]
         self.sizes: list[tuple[int, int]] = []
+        self.one_label: list[frozenset[str]] = []
         self._index = {id: i for i, id in enumerate(self.ids)}
         self._kept: dict[int, RawField] = {}
         problems: list[str] = []
@@ -77,6 +89,7 @@ class FieldDataset:
             if raw is None:
                 continue
             self.sizes.append((raw.image.shape[0], raw.image.shape[1]))
+            self.one_label.append(frozenset(k for k, v in raw.masks.items() if has_one_label_in_pieces(v)))
             if raw.nbytes <= budget:
                 budget -= raw.nbytes
                 self._kept[i] = raw
@@ -142,6 +155,7 @@ class FieldDataset:
         part.rows = [self.rows[i] for i in chosen]
         part.ids = list(ids)
         part.sizes = [self.sizes[i] for i in chosen]
+        part.one_label = [self.one_label[i] for i in chosen]
         part._index = {id: k for k, id in enumerate(ids)}
         part._kept = {k: self._kept[i] for k, i in enumerate(chosen) if i in self._kept}
         return part

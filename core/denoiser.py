@@ -1,12 +1,12 @@
 """Backbone + conditioners + injections: the network as training and sampling see it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from .backbone import Backbone, Features, Inject
-from .conditioning import Conditioner, Observation, Signal, Spec, merge
+from .backbone import Backbone, Inject
+from .conditioning import Conditioner, Observation, Signal, Spec, at, merge
 from .errors import MsdmError
 from .injection import Injector, Site, State
 from .recipe import DiffusionSection
@@ -119,19 +119,23 @@ class Denoiser(nn.Module):
 
     def present(self, signals: Mapping[str, Signal], names: frozenset[str]) -> dict[str, Signal]:
         """The signals, with the conditions that are not in `names` absent; one row if all are."""
-        like = signals if names else {k: _first(v) for k, v in signals.items()}
+        like = signals if names else {k: at(v, slice(1)) for k, v in signals.items()}
         return {k: v if k in names else self.conditioner(k).null(v) for k, v in like.items()}
 
     def prepare(self, signals: Mapping[str, Signal]) -> States:
         """All that depends on the conditions alone, per site: computed once, used at every step."""
         states: States = {}
+        for site, injector, signal in self._entries(signals):
+            states.setdefault(site, []).append((injector, injector.prepare(signal)))
+        return states
+
+    def _entries(self, signals: Mapping[str, Signal]) -> Iterator[tuple[str, Injector, Signal]]:
+        """What enters where: each site, its injector and the joined signal."""
         for injection in self.injections:
             assert isinstance(injection, Injection)
             signal = injection.signal(signals)
             for site in injection.sites:
-                injector = injection.at(site)
-                states.setdefault(site, []).append((injector, injector.prepare(signal)))
-        return states
+                yield site, injection.at(site), signal
 
     @staticmethod
     def bind(states: States) -> Inject:
@@ -147,11 +151,8 @@ class Denoiser(nn.Module):
     def live(self, signals: Mapping[str, Signal]) -> Inject:
         """The same, preparing at the site itself: under checkpointing nothing is kept for backward."""
         entries: dict[str, list[tuple[Injector, Signal]]] = {}
-        for injection in self.injections:
-            assert isinstance(injection, Injection)
-            signal = injection.signal(signals)
-            for site in injection.sites:
-                entries.setdefault(site, []).append((injection.at(site), signal))
+        for name, injector, signal in self._entries(signals):
+            entries.setdefault(name, []).append((injector, signal))
 
         def inject(site: str, h: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
             for injector, signal in entries.get(site, ()):
@@ -164,14 +165,6 @@ class Denoiser(nn.Module):
         """The raw prediction (B, 3 or 6, H, W) of x (B, 3, H, W) at time steps t (B,), fp32."""
         inject = self.live(signals)
         return self.backbone.decode(self.backbone.encode(x, t, inject), inject).float()
-
-    def features(self, x: Tensor, t: Tensor, inject: Inject) -> Features:
-        """The encoder's part."""
-        return self.backbone.encode(x, t, inject)
-
-
-def _first(signal: Signal) -> Signal:
-    return Signal(signal.data[:1], None if signal.mask is None else signal.mask[:1])
 
 
 def to_device(observations: Mapping[str, Observation], device: torch.device) -> dict[str, Observation]:

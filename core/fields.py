@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from .errors import MsdmError
 from .images import SUFFIXES, RawImage, RawLabels, read_image, read_labels
 from .manifest import read_manifest, select_split
@@ -75,7 +77,8 @@ def open_manifest(
     for folder in folders:
         if not (root / folder).is_dir():
             raise MsdmError(
-                f"folder {root / folder} is missing; a data set has {MANIFEST}, {', '.join(folders)}"
+                f"folder {root / folder} is missing; for mask kinds {', '.join(kinds)} (data.masks of the "
+                f"recipe) a data set has {MANIFEST}, {', '.join(folders)}"
             )
     return rows[:limit]
 
@@ -122,6 +125,16 @@ def read_field(root: Path, id: str, kinds: Sequence[str]) -> tuple[RawField | No
                 f"delete the row of {id!r} from {MANIFEST}"
             )
     return (None if problems or image is None else RawField(image, masks)), problems
+
+
+def has_one_label_in_pieces(labels: RawLabels) -> bool:
+    """Whether one label alone lies in several places, as in a picture of 0 and 255."""
+    inside = labels > 0
+    if not inside.any() or labels[inside].min() != labels.max():
+        return False
+    from scipy.ndimage import label
+
+    return int(label(inside, np.ones((3, 3)))[1]) > 1
 
 
 def scan(

@@ -1,4 +1,4 @@
-"""Writing files so that none is ever half there, and keeping paths inside their folder."""
+"""Writing files so that none is ever half there."""
 
 import os
 import secrets
@@ -59,36 +59,3 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write text as UTF-8 with `atomic_write`; line ends are written as they are."""
     write_bytes(path, text.encode("utf-8"))
-
-
-def inside(folder: str | os.PathLike[str], name: str) -> Path:
-    """The path of `name` in `folder`, refused where it leads out of it.
-
-    Parameters
-    ----------
-    folder : path
-        It may be a symbolic link itself.
-    name : str
-        A relative path, from a source that is not trusted.
-
-    Returns
-    -------
-    Path
-        Absolute, with every symbolic link followed. It need not exist.
-
-    Raises
-    ------
-    MsdmError
-        `name` is absolute, climbs out by ``..``, goes through a symbolic link that leads out, or is no path.
-    """
-    try:
-        root = Path(folder).resolve()
-        path = (root / name).resolve()
-        held = path != root and path.is_relative_to(root)
-    except (OSError, RuntimeError, ValueError):  # a loop of links, or a NUL
-        held = False
-    if not held:
-        raise MsdmError(
-            f"path {name!r} leads out of {folder}; give a relative path without '..' or links that lead out"
-        )
-    return path

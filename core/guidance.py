@@ -25,13 +25,16 @@ class Branch:
     weight: float
 
 
-def plan(guidance: float | Mapping[str, float], names: Sequence[str]) -> list[Branch]:
-    """The evaluations that a guidance scale asks for, the fully conditioned one last.
+def plan(
+    guidance: float | Mapping[str, float], names: Sequence[str], variance: Variance = "fixed_small"
+) -> list[Branch]:
+    """The evaluations that a guidance scale asks for, in the order of what they see.
 
     With one scale s: out = out(0) + s (out(all) - out(0)) (Ho and Salimans 2022, equation 6). With one scale
     per condition the differences are nested in the order of `names` (Brooks et al. 2023, equation 3):
     out(0) + s_1 (out(1) - out(0)) + s_2 (out(1, 2) - out(1)) + ... Evaluations whose weight is 0 are left
-    out, so that equal neighbouring scales share one, and scale 1 costs a single evaluation.
+    out, so that equal neighbouring scales share one, and the scales 0 and 1 cost a single evaluation; but the
+    fully conditioned one stays, as the last, where it gives a learned variance.
 
     Parameters
     ----------
@@ -39,6 +42,12 @@ def plan(guidance: float | Mapping[str, float], names: Sequence[str]) -> list[Br
         A condition that a mapping does not name has scale 1.
     names : sequence of str
         The conditions, in the recipe's order.
+    variance : {'fixed_small', 'fixed_large', 'learned_range'}
+
+    Returns
+    -------
+    list of Branch
+        At least one.
 
     Examples
     --------
@@ -51,7 +60,7 @@ def plan(guidance: float | Mapping[str, float], names: Sequence[str]) -> list[Br
         own = scales[k - 1] if k else 1.0
         following = scales[k] if k < len(names) else 0.0
         weight = own - following
-        if weight or k == len(names):
+        if weight or (k == len(names) and variance == "learned_range"):
             branches.append(Branch(frozenset(names[:k]), weight))
     return branches
 

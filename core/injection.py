@@ -109,11 +109,6 @@ class Injector(nn.Module, ABC):
 _ARTICLE: dict[SpecKind, str] = {"map": "a map", "tokens": "tokens", "vector": "a vector"}
 
 
-def nbytes(state: State) -> int:
-    """Bytes of a state's tensors."""
-    return sum(t.numel() * t.element_size() for t in state.values())
-
-
 def match_sites(patterns: Iterable[str], sites: Sequence[Site], injector: type[Injector]) -> list[Site]:
     """The sites that `patterns` name and that `injector` can take.
 
@@ -164,7 +159,7 @@ def pair(spec: Spec, injector: type[Injector], *, condition: str, name: str, leg
     condition, name : str
         How the recipe calls them, for the message.
     legal : iterable of str
-        The injectors that would take it, for the message.
+        The injectors that would take it, for the message; read only where it is needed.
 
     Raises
     ------
@@ -175,6 +170,5 @@ def pair(spec: Spec, injector: type[Injector], *, condition: str, name: str, leg
         raise MsdmError(
             f"conditioner {condition!r} emits {_ARTICLE[spec.kind]}, and injector {name!r} takes "
             f"{', '.join(_ARTICLE[kind] for kind in sorted(injector.accepts))}; injectors that take "
-            f"{_ARTICLE[spec.kind]}: "
-            f"{', '.join(sorted(legal)) or 'none'}"
+            f"{_ARTICLE[spec.kind]}: {', '.join(sorted(legal)) or 'none'}"
         )

@@ -48,14 +48,6 @@ class Batch:
     observations: dict[str, Observation]
     ids: list[str]
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
-        """The batch on another device."""
-        seen = {
-            name: {key: t.to(device, non_blocking=non_blocking) for key, t in observation.items()}
-            for name, observation in self.observations.items()
-        }
-        return Batch(self.image.to(device, non_blocking=non_blocking), seen, self.ids)
-
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory, from which copies to a GPU can overlap computation."""
         seen = {

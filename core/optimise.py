@@ -87,7 +87,6 @@ class Optimiser:
             fused=True,
         )
         self.ema = Ema(denoiser, section.ema)
-        denoiser.backbone.checkpointing = section.checkpointing
 
     @property
     def device(self) -> torch.device:
@@ -161,7 +160,7 @@ class Optimiser:
         for n, p in self.parameters.items():
             for key, value in self.optimizer.state.get(p, {}).items():
                 tensors[f"optimizer.{key}.{n}"] = torch.as_tensor(value)
-        return tensors, {"step": self.done, "ema_updates": self.ema.updates, "total": self.total}
+        return tensors, {"step": self.done, "ema_updates": self.ema.updates}
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Take over a saved state.

@@ -13,7 +13,7 @@ from PIL import ImageDraw, ImageFont
 from .errors import MsdmError
 from .files import atomic_write
 from .images import RawImage, to_uint8
-from .sample import Image, Labels
+from .sample import Image, Labels, instance_edges
 
 Colour = tuple[int, int, int]
 _Number = TypeVar("_Number", bound=np.generic)
@@ -41,13 +41,7 @@ def outlines(labels: Labels) -> NDArray[np.bool_]:
         True on the pixels of an instance that have a 4-neighbour with another label, background included.
         The edge of the field is no boundary. Where two instances touch, both are outlined.
     """
-    edge = np.zeros(labels.shape, bool)
-    down, across = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
-    edge[1:] |= down
-    edge[:-1] |= down
-    edge[:, 1:] |= across
-    edge[:, :-1] |= across
-    return edge & (labels > 0)
+    return instance_edges(labels) & (labels > 0)
 
 
 def kind_colours(kinds: Iterable[str]) -> dict[str, Colour]:

@@ -13,12 +13,13 @@ Prediction = Literal["eps", "x0", "v"]
 Variance = Literal["fixed_small", "fixed_large", "learned_range"]
 Spacing = Literal["leading", "trailing", "linspace"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Section(BaseModel):
-    """Base of the sections: unknown keys are refused."""
+    """Base of the sections: unknown keys are refused, and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataSection(Section):
@@ -85,7 +86,7 @@ class TrainSection(Section):
     accumulate: int = Field(1, ge=1, description="Forward passes per optimiser step.")
     optimizer: Literal["adam", "adamw"] = "adam"
     lr: float = Field(1e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     warmup: int = Field(0, ge=0, description="Optimiser steps of linear warm-up.")
     decay: Literal["constant", "cosine"] = Field("constant", description="Learning rate after warm-up.")
@@ -107,7 +108,7 @@ class TrainSection(Section):
 
 
 class SampleSection(Section):
-    """Defaults of sampling; every one is a flag of `msdm-kit sample`."""
+    """Defaults of sampling; each but `clip` is a flag of `msdm-kit sample`."""
 
     solver: str = "ddim"
     steps: int = Field(40, ge=1)
@@ -133,7 +134,7 @@ class Recipe(Section):
     sample: SampleSection = SampleSection()
 
     @model_validator(mode="after")
-    def _names(self) -> "Recipe":
+    def _fits(self) -> "Recipe":
         known = set(self.conditioners)
         used: list[str] = []
         for i, entry in enumerate(self.injectors):
@@ -146,6 +147,11 @@ class Recipe(Section):
         unused = known - set(used)
         if unused:
             raise ValueError(f"conditioners.{min(unused)}: no injector takes it; name it in a `from`")
+        if self.sample.steps > self.diffusion.timesteps:
+            raise ValueError(
+                f"sample.steps: {self.sample.steps} steps of a schedule of {self.diffusion.timesteps} "
+                f"(diffusion.timesteps); take at most as many"
+            )
         if isinstance(self.sample.guidance, dict):
             odd = set(self.sample.guidance) - known
             if odd:

@@ -98,8 +98,8 @@ class Sample:
         None for a field that is yet to be painted.
     metadata : mapping column -> str
         The manifest's columns.
-    appearance : Appearance
-        Where the colours come from; by default this field's own image and masks.
+    look : Appearance or None
+        Where the colours come from, if not from this field's own image and masks.
     sources : mapping facet -> str
         The id of the field that each facet came from.
     """
@@ -113,17 +113,24 @@ class Sample:
 
     @property
     def appearance(self) -> Appearance:
+        """Where the colours come from: `look`, or this field's own image and masks."""
         return self.look if self.look is not None else Appearance(self.image, self.masks)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """Height and width in pixels.
+
+        Raises
+        ------
+        MsdmError
+            There is neither a mask nor an image.
+        """
         labels = next(iter(self.masks.values()), None)
         if labels is not None:
             return int(labels.shape[0]), int(labels.shape[1])
         if self.image is not None:
             return int(self.image.shape[1]), int(self.image.shape[2])
-        raise MsdmError(f"sample {self.id!r} has neither a mask nor an image")
+        raise MsdmError(f"sample {self.id!r} has neither a mask nor an image; give one of them")
 
     def labels(self, kind: str) -> Labels:
         """The instance labels of `kind`.
@@ -181,3 +188,30 @@ def recombine(
     elif metadata is not None:
         words, sources["metadata"] = {**morphology.metadata, **metadata}, "given"
     return replace(morphology, id=id or morphology.id, image=None, look=look, metadata=words, sources=sources)
+
+
+def instance_edges(labels: Labels) -> NDArray[np.bool_]:
+    """Where any of a pixel's 4 neighbours has another id.
+
+    Parameters
+    ----------
+    labels : ndarray (H, W) of int
+        Instance ids, 0 is background.
+
+    Returns
+    -------
+    ndarray (H, W) of bool
+        Two pixels wide between instances: either side of an edge is edge. The image's border is none.
+
+    Examples
+    --------
+    >>> instance_edges(np.array([[0, 0, 7, 7, 7]])).astype(int)
+    array([[0, 1, 1, 0, 0]])
+    """
+    edges = np.zeros(labels.shape, dtype=bool)
+    across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
+    edges[:, 1:] |= across
+    edges[:, :-1] |= across
+    edges[1:] |= down
+    edges[:-1] |= down
+    return edges

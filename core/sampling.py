@@ -13,7 +13,7 @@ from .precision import autocast
 from .recipe import SampleSection
 from .schedule import spaced_steps
 from .seeds import seed_for
-from .solvers import Model, Solver
+from .solvers import Solver
 
 
 class SampleNoise:
@@ -41,14 +41,8 @@ class SampleNoise:
         return torch.stack(rows).to(self.device, memory_format=torch.channels_last)
 
 
-def guided_model(
-    denoiser: Denoiser,
-    signals: Mapping[str, Signal],
-    settings: SampleSection,
-    *,
-    on_step: Callable[[], None] | None = None,
-) -> Model:
-    """The guided denoiser of the walked schedule, its conditions prepared once.
+class GuidedModel:
+    """The guided denoiser of the walked schedule, its conditions prepared once: (x, i) -> Denoised.
 
     Parameters
     ----------
@@ -59,37 +53,54 @@ def guided_model(
     on_step : callable or None
         Called after each evaluation.
 
-    Returns
-    -------
-    callable (x, i) -> Denoised
-        With the walked schedule as its attribute ``schedule``.
+    Attributes
+    ----------
+    schedule : NoiseSchedule
+        The walked one.
+
+    Raises
+    ------
+    MsdmError
+        There are more steps than the schedule has.
     """
-    d = denoiser.diffusion
-    schedule = denoiser.schedule.respace(spaced_steps(d.timesteps, settings.steps, settings.spacing))
-    branches = plan(settings.guidance, denoiser.names)
-    with autocast(_device(denoiser), settings.precision):
-        injects = [denoiser.bind(denoiser.prepare(denoiser.present(signals, b.present))) for b in branches]
-    share = not denoiser.encoder_sees_condition
 
-    def model(x: Tensor, i: int) -> Denoised:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        signals: Mapping[str, Signal],
+        settings: SampleSection,
+        *,
+        on_step: Callable[[], None] | None = None,
+    ) -> None:
+        d = denoiser.diffusion
+        self.denoiser = denoiser
+        self.settings = settings
+        self.schedule = denoiser.schedule.respace(spaced_steps(d.timesteps, settings.steps, settings.spacing))
+        self._on_step = on_step
+        self._branches = plan(settings.guidance, denoiser.names, d.variance)
+        with autocast(_device(denoiser), settings.precision):
+            self._injects = [
+                denoiser.bind(denoiser.prepare(denoiser.present(signals, b.present))) for b in self._branches
+            ]
+
+    def __call__(self, x: Tensor, i: int) -> Denoised:
+        """What the network sees of x (B, 3, H, W) at step `i` of the schedule."""
+        d, backbone = self.denoiser.diffusion, self.denoiser.backbone
         index = torch.full((len(x),), i, device=x.device)
-        t = schedule.timesteps[i].to(x.device).expand(len(x))
-        with autocast(x.device, settings.precision):
-            if share:
-                features = denoiser.backbone.encode(x, t, injects[-1])
-                outputs = [denoiser.backbone.decode(features, inject).float() for inject in injects]
+        t = self.schedule.timesteps[i].to(x.device).expand(len(x))
+        with autocast(x.device, self.settings.precision):
+            if self.denoiser.encoder_sees_condition:
+                every = [backbone.encode(x, t, inject) for inject in self._injects]
             else:
-                outputs = [
-                    denoiser.backbone.decode(denoiser.backbone.encode(x, t, inject), inject).float()
-                    for inject in injects
-                ]
-        raw = combine(branches, outputs, d.variance)
-        if on_step is not None:
-            on_step()
-        return denoise(schedule, d.prediction, d.variance, raw, x, index, clip=settings.clip)
-
-    model.schedule = schedule  # type: ignore[attr-defined]
-    return model
+                every = [backbone.encode(x, t, self._injects[-1])] * len(self._injects)
+            outputs = [
+                backbone.decode(features, inject).float()
+                for features, inject in zip(every, self._injects, strict=True)
+            ]
+        raw = combine(self._branches, outputs, d.variance)
+        if self._on_step is not None:
+            self._on_step()
+        return denoise(self.schedule, d.prediction, d.variance, raw, x, index, clip=self.settings.clip)
 
 
 def draw(
@@ -126,9 +137,9 @@ def draw(
     Tensor (B, 3, H, W) float32 in [-1, 1]
     """
     with torch.inference_mode():
-        model = guided_model(denoiser, signals, settings, on_step=on_step)
+        model = GuidedModel(denoiser, signals, settings, on_step=on_step)
         noise = SampleNoise(seed, ids, (3, *size), _device(denoiser))
-        x = solver(model, noise(), model.schedule, noise=noise, eta=settings.eta)  # type: ignore[attr-defined]
+        x = solver(model, noise(), model.schedule, noise=noise, eta=settings.eta)
         return x.clamp(-1, 1)
 
 

@@ -55,6 +55,8 @@ def build_conditioners(
     for name, entry in recipe.conditioners.items():
         path = f"conditioners.{name}"
         cls, config = configure(recipe, "conditioner", path, entry, host)
+        with place(recipe, f"{path}.masks"):
+            _check_kinds(recipe, getattr(config, "masks", ()))
         with place(recipe, path), _seeded(recipe, path):
             if not name or "." in name or hasattr(torch.nn.ModuleDict(), name):
                 raise MsdmError(
@@ -69,6 +71,16 @@ def build_conditioners(
             known = facts[name] if facts is not None else cls.fit(config, rows)
             built[name] = cls(config, known)
     return built
+
+
+def _check_kinds(recipe: Recipe, kinds: Sequence[str]) -> None:
+    legal = recipe.data.masks
+    missing = [kind for kind in kinds if kind not in legal]
+    if missing:
+        raise MsdmError(
+            f"{missing[0]!r} is not in data.masks, which is {', '.join(legal)}; name the same kinds in both, "
+            f"such as [{', '.join(legal)}]"
+        )
 
 
 def collect_facts(conditioners: Mapping[str, Conditioner]) -> dict[str, dict[str, Any]]:
@@ -131,9 +143,7 @@ def _injection(
     with place(recipe, f"{path}.from"):
         for name in entry.source:
             spec = conditioners[name].spec
-            if spec.kind not in cls.accepts:
-                legal = _takers(spec, host)
-                pair(spec, cls, condition=name, name=entry.type, legal=legal)
+            pair(spec, cls, condition=name, name=entry.type, legal=_takers(spec, host))
         spec = _join({name: conditioners[name].spec for name in entry.source})
     with place(recipe, f"{path}.at"):
         chosen = match_sites(entry.at, sites, cls)
@@ -144,17 +154,15 @@ def _injection(
     return Injection(entry.source, spec, injectors)
 
 
-def _takers(spec: Spec, host: Host) -> list[str]:
+def _takers(spec: Spec, host: Host) -> Iterator[str]:
     """The injectors that take a condition; one that does not load takes none."""
-    takers = []
     for name in host.names("injector"):
         try:
             injector: type[Injector] = host.load("injector", name)
         except MsdmError:
             continue
         if spec.kind in getattr(injector, "accepts", ()):
-            takers.append(name)
-    return takers
+            yield name
 
 
 def _join(specs: Mapping[str, Spec]) -> Spec:

@@ -15,7 +15,7 @@ from ..core.recipe import Recipe
 from .build import build_conditioners, build_denoiser
 from .check import check_plugins
 from .convert_sdm import HEAD_CHANNELS, SdmShape, convert, describe, read_state
-from .host import Host, get_host
+from .host import get_host
 from .recipe_files import load_recipe
 from .recipe_schema import one_line
 from .run import Run, run_facts
@@ -89,7 +89,8 @@ def convert_run(
         drop=drop,
     )
     check_plugins(recipe)
-    built = _conditioners(recipe)
+    # a map of masks learns nothing of a training set
+    built = build_conditioners(recipe, facts={name: {} for name in recipe.conditioners})
     _check_width(shape, built)
     denoiser = build_denoiser(recipe, built)
     try:
@@ -150,11 +151,6 @@ def converted_recipe(
 
 def _entry(kind: str, masks: Sequence[str], edges: bool) -> dict[str, Any]:
     return {"type": kind, "masks": list(masks)} | ({"edges": edges} if kind == "label_map" else {})
-
-
-def _conditioners(recipe: Recipe, host: Host | None = None) -> dict[str, Conditioner]:
-    # a map of masks learns nothing of a training set
-    return build_conditioners(recipe, facts={name: {} for name in recipe.conditioners}, host=host)
 
 
 def _check_width(shape: SdmShape, conditioners: Mapping[str, Conditioner]) -> None:

@@ -17,6 +17,8 @@ def pick_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "meta":  # has shapes and no numbers
+            raise RuntimeError
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         legal = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]

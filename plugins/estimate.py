@@ -122,9 +122,14 @@ def plan_run(
     MsdmError
         As `train`, but for fields that are smaller than the crop: that is a warning here.
     """
-    Run(Path(out)).claim(recipe, resume=resume)
+    run = Run(Path(out))
+    saved = run.claim(recipe, resume=resume)
     splits = open_splits(recipe, data_folder(str(data)), on_progress=on_progress)
+    if saved is not None:
+        splits.check_same(saved[1]["fields"], run.folder)
     denoiser = meta_denoiser(recipe, splits.train.rows)
+    for name in denoiser.names:
+        denoiser.conditioner(name).observe(splits.train[0])  # what the data lack for a condition shows
     crop, small = recipe.data.crop, min(min(size) for size in splits.train.sizes)
     warnings = []
     if small < crop:

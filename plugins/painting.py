@@ -162,8 +162,16 @@ def paint(
     chosen = pipeline.settings(**settings)
     dataset = open_fields(source, pipeline, split)
     choices = choose(len(dataset), n)
+    ids = set()
     for choice in choices:
-        pipeline.check(choice.load(dataset))
+        field = choice.load(dataset)
+        if field.id in ids:
+            raise MsdmError(
+                f"{source} has a field {field.id!r}, which is also a further version of another; paint at "
+                f"most {len(dataset)}"
+            )
+        ids.add(field.id)
+        pipeline.check(field)
     trained = pipeline.recipe.data.train_split
     seen = sum(dataset.rows[choice.field].get("split") == trained for choice in choices)
     listener(Planned(len(choices), chosen.steps, seen, str(pipeline.device)))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from .build import build_conditioners, build_denoiser
 from .device import pick_device
 from .host import get_host
 from .recipe_schema import one_line
-from .run import Run, run_facts
+from .run import Run, run_facts, saved_recipe
 
 MODELS = Path(__file__).parent / "models"
 
@@ -91,13 +92,15 @@ class Pipeline:
         """
         path = find_weights(run)
         tensors, facts = load_tensors(path)
-        recipe = Recipe.model_validate(facts["recipe"])
+        recipe = saved_recipe(facts, path)
         denoiser = build_denoiser(recipe, build_conditioners(recipe, facts=facts["conditioners"]))
         try:
             denoiser.load_state_dict(cast(tensors, torch.float32))
         except RuntimeError as error:
-            first = str(error).splitlines()[1:2] or [str(error)]
-            raise MsdmError(f"{path}: the weights do not fit their recipe: {first[0].strip()}") from None
+            first = shorten((str(error).splitlines()[1:2] or [str(error)])[0], 120, placeholder=" ...")
+            raise MsdmError(
+                f"{path}: the weights do not fit their recipe: {first}; give the weights.safetensors of a run"
+            ) from None
         denoiser = denoiser.to(pick_device(device)).to(memory_format=torch.channels_last)
         return cls(recipe, denoiser, weights_hash=file_hash(path), step=int(facts["step"]))
 
@@ -202,7 +205,7 @@ class Pipeline:
         on_step: Callable[[int], None] | None,
     ) -> Iterator[Synthetic]:
         denoiser = self.denoiser
-        padded = [pad_to_multiple(f, denoiser.backbone.multiple)[0] for f in fields]
+        padded = [pad_to_multiple(f, denoiser.backbone.multiple) for f in fields]
         observations = {}
         for name in denoiser.names:
             conditioner = denoiser.conditioner(name)

@@ -67,6 +67,8 @@ def parse(text: str, where: str) -> Any:
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         reason = error.problem or error.context or "not legal YAML"
         raise MsdmError(f"{where}: {place}{' '.join(reason.split())}; mend the YAML there") from error
+    except RecursionError:
+        raise MsdmError(f"{where}: nested too deeply; a recipe is a few levels deep") from None
     except (yaml.YAMLError, ValueError) as error:
         raise MsdmError(f"{where}: not legal YAML: {' '.join(str(error).split())}") from error
     finally:

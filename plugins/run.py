@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ..core.checkpoint import load_tensors, save_tensors
 from ..core.denoiser import Denoiser
 from ..core.errors import MsdmError
@@ -16,6 +18,7 @@ from ..core.optimise import Optimiser
 from ..core.recipe import Recipe
 from .build import collect_facts
 from .recipe_files import differences, dump_recipe
+from .recipe_schema import one_line
 
 _FREE = ("train.workers", "train.validate_every", "train.preview_every", "train.save_every", "sample.*")
 """Settings that do not change the weights: a run may be resumed with others."""
@@ -77,7 +80,7 @@ class Run:
         if not self.checkpoint.exists():
             raise MsdmError(f"{self.folder} holds no checkpoint to resume; leave --resume out to start a run")
         tensors, facts = load_tensors(self.checkpoint)
-        saved = Recipe.model_validate(facts["recipe"])
+        saved = saved_recipe(facts, self.checkpoint)
         changed = [line for line in differences(saved, recipe) if not _is_free(line.partition(": ")[0])]
         if changed:
             more = f" (+{len(changed) - 1} more)" if len(changed) > 1 else ""
@@ -106,9 +109,25 @@ class Run:
             save_tensors(self.weights, optimiser.denoiser.state_dict(), facts)
 
     def log(self, **values: Any) -> None:
-        """Add a line to the metrics."""
-        with self.metrics.open("a", encoding="utf-8") as f:
-            f.write(json.dumps(values) + "\n")
+        """Add a line to the metrics.
+
+        Raises
+        ------
+        MsdmError
+            It cannot be written.
+        """
+        try:
+            with self.metrics.open("a", encoding="utf-8") as f:
+                f.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise MsdmError(f"cannot write {self.metrics}: {error}; check the space on the disc") from error
+
+    def seconds(self) -> float:
+        """Seconds of training that the metrics account for, pauses between resumes left out."""
+        if not self.metrics.exists():
+            return 0.0
+        lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        return max((float(json.loads(line).get("seconds", 0)) for line in lines), default=0.0)
 
 
 def _is_free(key: str) -> bool:
@@ -131,3 +150,20 @@ def run_facts(recipe: Recipe, denoiser: Denoiser, step: int) -> dict[str, Any]:
         "conditioners": collect_facts(conditioners),
         "step": step,
     }
+
+
+def saved_recipe(facts: Mapping[str, Any], path: Path) -> Recipe:
+    """The recipe that a weights file or checkpoint carries.
+
+    Raises
+    ------
+    MsdmError
+        It carries none that this version can read.
+    """
+    try:
+        return Recipe.model_validate(facts.get("recipe"))
+    except ValidationError as error:
+        raise MsdmError(
+            f"{path}: its recipe is not one of this version: {one_line(error, Recipe)}; use the version of "
+            f"msdm-kit that wrote it"
+        ) from None

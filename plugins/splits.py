@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..core.dataset import FieldDataset
 from ..core.errors import MsdmError
+from ..core.fields import MANIFEST
 from ..core.manifest import read_manifest
 from ..core.recipe import Recipe
 from ..core.seeds import seed_for
@@ -65,8 +66,24 @@ def open_splits(
     MsdmError
         The folder or a field in it is not as it should be.
     """
+    splits = _open(recipe, folder, on_progress)
+    return replace(splits, notes=splits.notes + tuple(_one_label(splits.train)))
+
+
+def _one_label(fields: FieldDataset) -> Iterator[str]:
+    for kind in fields.kinds:
+        count = sum(kind in kinds for kinds in fields.one_label)
+        if count:
+            yield (
+                f"{count} of {len(fields)} training masks of kind {kind!r} have one label in several places, as "
+                f"pictures of 0 and 255 do, and all its pixels count as one instance; give each a number of its "
+                f"own, such as with skimage.measure.label"
+            )
+
+
+def _open(recipe: Recipe, folder: Path, on_progress: Callable[[int, int], None] | None) -> Splits:
     data = recipe.data
-    rows = read_manifest(folder / "metadata.csv") if folder.is_dir() else []
+    rows = read_manifest(folder / MANIFEST) if folder.is_dir() else []
     if rows and "split" not in rows[0]:
         every = FieldDataset(folder, masks=data.masks, on_progress=on_progress)
         held = {i for i in every.ids if seed_for("held out", i) % HELD_OUT == 0}

@@ -107,7 +107,7 @@ def new_denoiser(recipe: Recipe, dataset: FieldDataset) -> Denoiser:
 
 
 def train(
-    recipe: Recipe | str,
+    recipe: Recipe | str | Path,
     data: str | Path = "histology-nuclei",
     out: str | Path = "run",
     *,
@@ -119,7 +119,7 @@ def train(
 
     Parameters
     ----------
-    recipe : Recipe or str
+    recipe : Recipe, str or Path
         A recipe, or the name or path of one.
     data : str or Path
         A folder in the documented layout, or a data set by name.
@@ -143,7 +143,7 @@ def train(
     Interrupted
         SIGINT arrived; the run is saved.
     """
-    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_plugins(recipe)
     run = Run(Path(out))
     saved = run.claim(recipe, resume=resume)
@@ -200,7 +200,7 @@ def _loop(
         pin=optimiser.device.type == "cuda",
     )
     batches = iter(loader)
-    began = time.monotonic()
+    began = time.monotonic() - run.seconds()
 
     def save() -> None:
         run.save(recipe, optimiser, extra)

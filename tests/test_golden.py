@@ -14,7 +14,7 @@ from msdm_kit.core.injection import match_sites
 from msdm_kit.core.losses import training_losses
 from msdm_kit.core.recipe import DiffusionSection, SampleSection
 from msdm_kit.core.sample import Sample
-from msdm_kit.core.sampling import guided_model
+from msdm_kit.core.sampling import GuidedModel
 from msdm_kit.core.schedule import NoiseSchedule, spaced_steps
 from msdm_kit.core.solvers import ddim, ddpm
 from msdm_kit.plugins.convert_sdm import convert, describe
@@ -114,8 +114,8 @@ def test_trajectory(golden, name, part):
     g = golden(name)
     words = g.arguments["sampling"][part]
     settings = SampleSection(guidance=words["guidance"], **spacing(words["respacing"]))
-    model = guided_model(build(g, part), {"map": Signal(g["in.y"])}, settings)
-    schedule = model.schedule  # type: ignore[attr-defined]
+    model = GuidedModel(build(g, part), {"map": Signal(g["in.y"])}, settings)
+    schedule = model.schedule
     assert schedule.timesteps.flip(0).tolist() == g[f"{part}.timesteps"].tolist()
     torch.testing.assert_close(
         schedule.alphas_cumprod.flip(0), g[f"{part}.alphas_cumprod"], rtol=1e-9, atol=0

@@ -304,8 +304,23 @@ class TestPretrained:
         again.load_state_dict(conditioner.state_dict())
         text = ("tumour", "lung")
         assert torch.equal(signal_of(again, text).data, signal_of(conditioner, text).data)
-        with pytest.raises(MsdmError, match="no weights"):
+        with pytest.raises(MsdmError, match="no text model folder"):
             again.initialise()
+
+    def test_facts_name_no_place_on_this_machine(self, folder: Path) -> None:
+        assert str(folder) not in json.dumps(make(model=str(folder)).facts)
+
+    def test_a_vocabulary_that_is_no_text(self, folder: Path) -> None:
+        (folder / "vocab.txt").write_bytes(b"\xff\xfe")
+        with pytest.raises(MsdmError, match="not UTF-8 text"):
+            make(model=str(folder))
+
+    def test_weights_of_no_bytes(self, folder: Path) -> None:
+        conditioner = make(model=str(folder))
+        for file in (*folder.glob("*.safetensors"), *folder.glob("*.bin")):
+            file.write_bytes(b"")
+        with pytest.raises(MsdmError, match="cannot read weights"):
+            conditioner.initialise()
 
     def test_tokenizer_json(self, folder: Path, pretrained_source: Any) -> None:
         _, _, vocab = pretrained_source

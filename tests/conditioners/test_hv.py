@@ -189,6 +189,12 @@ class TestAgainstTheLoop:
         labels = blobs(seed)
         np.testing.assert_allclose(hv_maps(labels, mode), slow(labels, mode), atol=1e-6)
 
+    @pytest.mark.parametrize("side", [361, 363])
+    def test_distances_whose_squares_leave_16_bits(self, side: int) -> None:
+        labels = np.ones((side, side + 9), dtype=np.int32)
+        labels[side // 3, 40:50] = 2
+        np.testing.assert_allclose(hv_maps(labels, "edt"), slow(labels, "edt"), atol=1e-6)
+
     @pytest.mark.parametrize("seed", range(5))
     def test_legacy_to_the_bit(self, seed: int) -> None:
         labels = blobs(seed)

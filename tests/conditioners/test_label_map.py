@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
-from msdm_kit.conditioners.label_map import LabelMap, instance_edges
+from msdm_kit.conditioners.label_map import LabelMap
 from msdm_kit.core.conditioning import Signal, Spec
-from msdm_kit.core.sample import Sample
+from msdm_kit.core.sample import Sample, instance_edges
 
 fields = arrays(np.int32, st.tuples(st.integers(1, 8), st.integers(1, 8)), elements=st.integers(0, 3))
 

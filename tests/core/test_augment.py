@@ -121,8 +121,7 @@ def test_centre_crop():
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 8))
 def test_padding(height, width, multiple):
     field = numbered(height, width)
-    out, size = pad_to_multiple(field, multiple)
-    assert size == (height, width)
+    out = pad_to_multiple(field, multiple)
     tall, wide = out.size
     assert tall % multiple == wide % multiple == 0
     assert tall - height < multiple

@@ -2,6 +2,7 @@ import pickle
 import zipfile
 
 import pytest
+import safetensors
 import torch
 from safetensors.torch import save_file
 
@@ -46,6 +47,26 @@ def test_the_same_content_is_the_same_file(tmp_path):
     assert file_hash(tmp_path / "a") == file_hash(tmp_path / "b")
     save_tensors(tmp_path / "b", TENSORS, FACTS | {"step": 4})
     assert file_hash(tmp_path / "a") != file_hash(tmp_path / "b")
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path):
+    save_tensors(tmp_path / "w", TENSORS, FACTS)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "w").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_full_disc_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise safetensors.SafetensorError("No space left on device")
+
+    path = tmp_path / "w.safetensors"
+    save_tensors(path, TENSORS, FACTS)
+    before = path.read_bytes()
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(MsdmError, match=r"cannot write .*No space left"):
+        save_tensors(path, TENSORS, FACTS | {"step": 4})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_tied_tensors_and_views(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from msdm_kit.core.conditioning import Signal, Spec, at, merge
 from msdm_kit.core.denoiser import Denoiser, Injection, to_device
 from msdm_kit.core.errors import MsdmError
-from msdm_kit.core.injection import match_sites, nbytes
+from msdm_kit.core.injection import match_sites
 from msdm_kit.core.recipe import DiffusionSection
 from msdm_kit.plugins.injectors.film import Film, FilmConfig
 
@@ -76,6 +76,12 @@ def test_widths_that_do_not_divide(settings, words):
         toy_unet(**settings)
 
 
+def test_head_channels_divide_only_the_widths_with_attention():
+    assert toy_unet(multipliers=(0.5, 1), attention_strides=(2,), head_channels=8) is not None
+    with pytest.raises(MsdmError, match="width 4 of the attention at stride 1"):
+        toy_unet(multipliers=(0.5, 1), attention_strides=(1,), head_channels=8)
+
+
 def test_a_released_norm_has_no_weights():
     full, denoiser = toy_unet(), toy_denoiser("spade")
     gone = full.state_dict().keys() - denoiser.backbone.state_dict().keys()
@@ -122,12 +128,12 @@ def test_prepared_states_are_the_live_ones(names):
         live = denoiser(x, t, signals)
         states = denoiser.prepare(signals)
         inject = denoiser.bind(states)
-        bound = denoiser.backbone.decode(denoiser.features(x, t, inject), inject)
+        bound = denoiser.backbone.decode(denoiser.backbone.encode(x, t, inject), inject)
     assert torch.equal(live, bound)
     assert set(states) == {s.name for s in denoiser.injected}
     for entries in states.values():
         for _, state in entries:
-            assert nbytes(state) > 0
+            assert state
             assert all(len(v) == 3 for v in state.values())
 
 
@@ -206,7 +212,7 @@ def test_whether_the_encoder_sees_a_condition(names, sees):
     x, t, signals = inputs(denoiser)
     with torch.no_grad():
         features = [
-            denoiser.features(x, t, denoiser.live(denoiser.present(signals, present)))
+            denoiser.backbone.encode(x, t, denoiser.live(denoiser.present(signals, present)))
             for present in (frozenset(names), frozenset())
         ]
     equal = [torch.equal(a, b) for a, b in zip(*((*f.skips, f.h, f.emb) for f in features), strict=True)]
@@ -276,6 +282,16 @@ def test_joined_conditions():
     joined = merge([some, every], "tokens")
     assert joined.data.shape == (2, 5, 5)
     assert joined.mask.tolist() == [[True, False, False, True, True], [True] * 5]
+
+
+def test_absent_rows_where_only_one_side_has_a_mask():
+    """Tokens without a mask all count: the other side's mask must not be lost."""
+    absent = torch.tensor([True, False])
+    every = Signal(torch.ones(2, 3, 5))
+    one = Signal(torch.zeros(2, 3, 5), torch.tensor([[True, False, False]] * 2))
+    assert every.where(absent, one).mask.tolist() == [[True, False, False], [True] * 3]
+    assert one.where(absent, every).mask.tolist() == [[True] * 3, [True, False, False]]
+    assert every.where(absent, Signal(torch.zeros(2, 3, 5))).mask is None
 
 
 def test_match_sites_keeps_the_backbones_order():

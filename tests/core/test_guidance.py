@@ -30,7 +30,7 @@ def nested(every, scales):
 def test_weights_add_up_to_1_and_give_the_formula(guidance):
     branches = plan(guidance, NAMES)
     assert sum(b.weight for b in branches) == pytest.approx(1, abs=1e-9)
-    assert branches[-1].present == frozenset(NAMES)
+    assert all(b.weight for b in branches)
     assert len({b.present for b in branches}) == len(branches)
     scales = [guidance.get(n, 1.0) if isinstance(guidance, dict) else guidance for n in NAMES]
     given_out, every = outputs(branches)
@@ -62,8 +62,18 @@ def test_one_scale_per_condition():
 
 def test_scale_0_is_the_unconditioned_network():
     branches = plan(0.0, NAMES)
-    given_out, every = outputs(branches)
-    assert torch.equal(combine(branches, given_out, "fixed_small"), every[frozenset()])
+    assert branches == [Branch(frozenset(), 1.0)]
+    (out,), _ = outputs(branches)
+    assert combine(branches, [out], "fixed_small") is out
+
+
+def test_a_learned_variance_takes_the_conditioned_network_even_at_scale_0():
+    branches = plan(0.0, NAMES, "learned_range")
+    assert branches == [Branch(frozenset(), 1.0), Branch(frozenset(NAMES), 0.0)]
+    given_out, every = outputs(branches, channels=6)
+    out = combine(branches, given_out, "learned_range")
+    assert torch.equal(out[:, :3], every[frozenset()][:, :3])
+    assert torch.equal(out[:, 3:], every[frozenset(NAMES)][:, 3:])
 
 
 def test_no_conditions():

@@ -138,8 +138,6 @@ def test_batches(stream):
     assert batch.image.shape == (3, 3, 8, 8)
     assert batch.observations["m"]["labels"].shape == (3, 1, 8, 8)
     assert (batch.observations["w"]["ids"] >= 0).sum(1).tolist() == [int(id) + 1 for id in batch.ids]
-    same(batch, batch.to("cpu"))
-    assert batch.to("meta").observations["m"]["labels"].is_meta
 
 
 def test_workers_change_nothing(stream):

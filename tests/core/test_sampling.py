@@ -5,7 +5,7 @@ from msdm_kit.core.conditioning import at
 from msdm_kit.core.diffusion import denoise
 from msdm_kit.core.guidance import combine, plan
 from msdm_kit.core.recipe import DiffusionSection, SampleSection
-from msdm_kit.core.sampling import SampleNoise, draw, guided_model
+from msdm_kit.core.sampling import GuidedModel, SampleNoise, draw
 from msdm_kit.core.solvers import ddim, ddpm
 
 from ..toy import SIDE, observations, toy_denoiser
@@ -83,7 +83,7 @@ def test_the_batch_does_not_matter(sizes, solver, guidance):
 def test_guidance_1_is_the_plain_network():
     denoiser = toy_denoiser("spade", "film")
     signals, settings = signals_of(denoiser), SampleSection(steps=5, clip=False)
-    model = guided_model(denoiser, signals, settings)
+    model = GuidedModel(denoiser, signals, settings)
     x = torch.randn(3, 3, SIDE, SIDE)
     with torch.no_grad():
         out = model(x, 2)
@@ -103,7 +103,7 @@ def test_guidance_is_the_sum_over_whole_networks(guidance, names, variance):
     """Sharing the encoder and preparing at one row change nothing."""
     denoiser = toy_denoiser(*names, diffusion=DiffusionSection(variance=variance))
     signals = signals_of(denoiser)
-    model = guided_model(denoiser, signals, SampleSection(steps=5, guidance=guidance, clip=False))
+    model = GuidedModel(denoiser, signals, SampleSection(steps=5, guidance=guidance, clip=False))
     x, index = torch.randn(3, 3, SIDE, SIDE), torch.full((3,), 2)
     branches = plan(guidance, names)
     with torch.no_grad():
@@ -167,8 +167,8 @@ def test_clipping_holds_at_every_step():
     signals = signals_of(denoiser)
     x = 30 * torch.randn(3, 3, SIDE, SIDE)
     with torch.no_grad():
-        free = guided_model(denoiser, signals, SampleSection(steps=2, clip=False))(x, 1)
-        held = guided_model(denoiser, signals, SampleSection(steps=2))(x, 1)
+        free = GuidedModel(denoiser, signals, SampleSection(steps=2, clip=False))(x, 1)
+        held = GuidedModel(denoiser, signals, SampleSection(steps=2))(x, 1)
     assert float(free.x0.abs().max()) > 1
     torch.testing.assert_close(held.x0, free.x0.clamp(-1, 1))
 

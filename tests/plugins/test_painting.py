@@ -149,6 +149,14 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(run, data, tmp_path, argumen
     assert not (tmp_path / "out").exists()
 
 
+def test_a_further_version_never_takes_a_fields_name(run, tmp_path):
+    folder = toy_folder(tmp_path / "data", ["a", "a_v2"], ["val", "val"])
+    assert paint(run, folder, tmp_path / "two", n=2, device="cpu", steps=1).pairs == 2
+    with pytest.raises(MsdmError, match="'a_v2', which is also a further version"):
+        paint(run, folder, tmp_path / "out", n=3, device="cpu", steps=1)
+    assert not (tmp_path / "out").exists()
+
+
 def test_metadata_that_the_data_lack_leave_no_folder(run, data, tmp_path):
     bare = tmp_path / "bare"
     toy_folder(bare, IDS, ["train", "train", "val", "test"])

@@ -207,6 +207,7 @@ def test_of_several_errors_the_first_is_shown_and_the_others_counted(write):
     ("content", "text"),
     [
         ("train: {lr: 1\nname: x", "line 2, column 5: "),
+        ("train: " + "[" * 3000, "nested too deeply"),
         ("train:\n  lr: 1\n  lr: 2\n", "line 3, column 3: the key 'lr' stands twice"),
         ("", "holds nothing; a recipe is a mapping of sections"),
         ("- a\n", "holds list; a recipe is a mapping of sections"),

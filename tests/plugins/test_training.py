@@ -9,14 +9,14 @@ import signal
 import pytest
 import torch
 
-from msdm_kit.core.checkpoint import load_tensors
+from msdm_kit.core.checkpoint import load_tensors, save_tensors
 from msdm_kit.core.dataset import FieldDataset
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.loader import TrainingStream, make_loader
 from msdm_kit.core.optimise import StepReport
 from msdm_kit.core.recipe import DataSection
 from msdm_kit.core.seeds import seed_for
-from msdm_kit.plugins.recipe_files import load_recipe
+from msdm_kit.plugins.recipe_files import dump_recipe, load_recipe
 from msdm_kit.plugins.run import Run
 from msdm_kit.plugins.splits import HELD_OUT, open_splits
 from msdm_kit.plugins.training import (
@@ -261,6 +261,32 @@ def test_metrics_cut_by_a_crash(whole, data, tmp_path):
         f.write('{"step": 4, "lo')
     train(toy(), data, out, resume=True, device="cpu")
     assert untimed(Run(out)) == untimed(whole[0])
+
+
+def test_seconds_go_on_after_a_resume(data, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(toy(), data, out, device="cpu", listener=stop_at(1, interrupt))
+    (line,) = lines(Run(out))
+    Run(out).metrics.write_text(json.dumps({**line, "seconds": 1000.0}) + "\n")
+    train(toy(), data, out, resume=True, device="cpu")
+    seconds = [entry["seconds"] for entry in lines(Run(out)) if "seconds" in entry]
+    assert seconds == sorted(seconds)
+    assert seconds[0] == 1000
+    assert Run(out).seconds() == seconds[-1] > 1000
+
+
+def test_a_recipe_by_the_path_of_its_file(data, tmp_path):
+    (tmp_path / "mine.yaml").write_text(dump_recipe(toy("train.steps=1")))
+    run = Run(train(tmp_path / "mine.yaml", data, tmp_path / "run", device="cpu"))
+    assert load_recipe(run.recipe_file) == toy("train.steps=1")
+
+
+def test_a_checkpoint_whose_recipe_is_not_of_this_version(tmp_path):
+    run = Run(tmp_path)
+    save_tensors(run.checkpoint, {}, {"recipe": {**toy().model_dump(mode="json"), "later": 1}})
+    with pytest.raises(MsdmError, match=r"checkpoint\.safetensors: .*later: unknown key"):
+        run.claim(toy(), resume=True)
 
 
 def test_folders_that_are_refused(whole, data, tmp_path):
