@@ -72,6 +72,8 @@ class Run:
         """
         if not resume:
             if self._taken():
+                if not self.folder.is_dir():
+                    raise MsdmError(f"{self.folder} is a file, not a folder; choose another --out")
                 what = "holds a run" if self.checkpoint.exists() else "is not empty"
                 raise MsdmError(
                     f"{self.folder} {what}; add --resume to go on with a run, or choose another --out"

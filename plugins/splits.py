@@ -1,8 +1,8 @@
 """Training and validation fields of a data set."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.dataset import FieldDataset
@@ -26,7 +26,7 @@ class Splits:
     validation : FieldDataset or None
         None where the manifest has a split column and no row of it is for validation.
     notes : tuple of str
-        What was decided for the user.
+        What was decided for the user, and what looks wrong with masks that pass the checks.
     """
 
     train: FieldDataset
@@ -75,9 +75,9 @@ def _one_label(fields: FieldDataset) -> Iterator[str]:
         count = sum(kind in kinds for kinds in fields.one_label)
         if count:
             yield (
-                f"{count} of {len(fields)} training masks of kind {kind!r} have one label in several places, as "
-                f"pictures of 0 and 255 do, and all its pixels count as one instance; give each a number of its "
-                f"own, such as with skimage.measure.label"
+                f"{count} of {len(fields)} training masks of kind {kind!r} have one label alone, in several "
+                f"places, as pictures of 0 and 255 do: it counts as one instance; number the instances, such "
+                f"as with skimage.measure.label"
             )
 
 

@@ -43,6 +43,6 @@ def test_the_same_mistakes_are_found(msdm, data, recipe, tmp_path):
     refuses(msdm(*words, "--out", data), "is not empty")
     refuses(msdm(*words, "--out", tmp_path / "run", "--set", "backbone.groups=5"), "groups")
     masks = "conditioners.morphology.masks=[nucleus, gland]"
-    refuses(msdm(*words, "--out", tmp_path / "run", "--set", masks), "no 'gland' mask")
+    refuses(msdm(*words, "--out", tmp_path / "run", "--set", masks), "'gland' is not in data.masks")
     (data / "nuclei" / "f0.png").unlink()
     refuses(msdm(*words, "--out", tmp_path / "run"), "nuclei/f0.png")

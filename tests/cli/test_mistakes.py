@@ -161,6 +161,7 @@ def test_an_injector_that_does_not_take_the_condition(msdm, data, recipe, tmp_pa
         (["RECIPE", "--data", "nowhere", "--out", "OUT"], "no data folder 'nowhere'"),
         (["RECIPE", "--data", "histology-nucle", "--out", "OUT"], "did you mean 'histology-nuclei'?"),
         (["RECIPE", "--data", "DATA", "--out", "DATA"], "is not empty"),
+        (["RECIPE", "--data", "DATA", "--out", "RECIPE"], "is a file, not a folder"),
         (["RECIPE", "--data", "DATA", "--out", "OUT", "--resume"], "no checkpoint to resume"),
         (["RECIPE", "--data", "DATA", "--out", "OUT", "--device", "cuda:99"], "no device 'cuda:99'"),
         (["RECIPE", "--data", "DATA", "--out", "OUT", "--device", "gpu"], "no device 'gpu'"),

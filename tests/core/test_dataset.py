@@ -197,6 +197,18 @@ def test_a_mask_without_an_instance(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_one_label_in_several_places_is_marked(tmp_path):
+    root = make(tmp_path)
+    labels = np.zeros((8, 10), np.int32)
+    labels[:2, :2] = labels[5:, 5:] = 255
+    save_labels(root / "cells" / "b.png", labels)
+    labels[5:, 5:] = 7
+    save_labels(root / "cells" / "c.png", labels)
+    data = FieldDataset(root, masks=["cell"])  # a: one instance; b: a picture of 0 and 255; c: two instances
+    assert data.one_label == [frozenset(), frozenset({"cell"}), frozenset()]
+    assert data.subset(["c", "b"]).one_label == [frozenset(), frozenset({"cell"})]
+
+
 def test_a_decompression_bomb(tmp_path, monkeypatch):
     make(tmp_path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 79)

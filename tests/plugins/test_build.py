@@ -169,6 +169,10 @@ def test_a_pairing_that_does_not_fit_names_those_that_do():
             "injectors.0.at: 'bottleneck' offers residual sites, and this injector",
         ),
         ("data.crop=17", "data.crop: 17 is not a multiple of 2"),
+        (
+            "data.masks=[nucleus]",
+            "conditioners.morphology.masks: 'cell' is not in data.masks, which is nucleus; name the same",
+        ),
     ],
 )
 def test_sites_and_sizes_that_do_not_fit(override, text):
