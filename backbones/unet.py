@@ -53,7 +53,7 @@ class UNet(Backbone):
         for w in widths:
             if w < 1 or w % c.groups:
                 raise MsdmError(
-                    f"backbone: width {w} (channels {c.channels} x a multiplier) is not a multiple of groups "
+                    f"width {w} (channels {c.channels} x a multiplier) is not a multiple of groups "
                     f"{c.groups}; change channels, multipliers or groups"
                 )
         self.multiple = 2 ** (len(widths) - 1)
@@ -104,7 +104,7 @@ class UNet(Backbone):
         c = self.config
         if on and width % c.head_channels:
             raise MsdmError(
-                f"backbone: width {width} of the attention at stride {stride} is not a multiple of "
+                f"width {width} of the attention at stride {stride} is not a multiple of "
                 f"head_channels {c.head_channels}; change channels, multipliers or head_channels"
             )
         return Attention(name, region, width, c.head_channels if on else None, stride=stride, groups=c.groups)

@@ -1,6 +1,6 @@
 """Time of HV maps: 512 x 512 pixels, 400 instances, every mode, one thread.
 
-    python -m benchmarks.conditions
+python -m benchmarks.conditions
 """
 
 import statistics

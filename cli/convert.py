@@ -55,11 +55,15 @@ def sdm(
         int, typer.Option(metavar="N", min=1, help="Time steps that it was trained with.")
     ] = 1000,
     drop: Annotated[
-        float,
+        float | None,
         typer.Option(
-            metavar="P", min=0, max=1, help="How often training dropped the map; with 0, no guidance."
+            metavar="P",
+            min=0,
+            max=1,
+            help="How often training dropped the map; with 0, no guidance.",
+            show_default="0.2 for a label map, otherwise 0",
         ),
-    ] = 0.2,
+    ] = None,
 ) -> None:
     """Make a run of an SDM checkpoint, to be painted with.
 
@@ -82,9 +86,13 @@ def sdm(
         timesteps=timesteps,
         drop=drop,
     )
+    console = output()
     say(
-        output(), f"the run is in {run.folder}; paint with: msdm-kit sample {run.folder} --data DIR --out DIR"
+        console,
+        f"taken on trust, as no checkpoint says it: {head_channels} channels per attention head, {schedule} "
+        f"schedule of {timesteps} steps, images of {image_size} px",
     )
+    say(console, f"the run is in {run.folder}; paint with: msdm-kit sample {run.folder} --data DIR --out DIR")
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

@@ -187,7 +187,7 @@ class SamplingProgress(_Shown):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._pace = Pace(0, 1)
-        self._done = self._pairs = self._fields = 0
+        self._done = self.pairs = self.fields = 0
 
     def __enter__(self) -> "SamplingProgress":
         super().__enter__()
@@ -197,13 +197,15 @@ class SamplingProgress(_Shown):
         from ..plugins import painting
 
         if isinstance(event, painting.Planned):
-            self._fields = event.fields
+            self.fields = event.fields
             what = "field" if event.fields == 1 else "fields"
             say(
                 self.console, f"painting {event.fields} {what} in {event.steps} steps each, on {event.device}"
             )
             if event.seen:
                 say(self.console, f"note: {event.seen} of them are of the training split")
+            for note in event.notes:
+                say(self.console, f"note: {note}")
             self._pace = Pace(event.fields * event.steps, 200)
             self._pace.reached(0)
             self._begin("painting", event.fields * event.steps)
@@ -212,10 +214,10 @@ class SamplingProgress(_Shown):
             self._done += event.fields
             self._pace.reached(self._done)
         else:
-            self._pairs += 1
+            self.pairs += 1
         text = (
-            f"{self._pairs}/{self._fields} pairs  elapsed {duration(self._pace.elapsed)}  "
+            f"{self.pairs}/{self.fields} pairs  elapsed {duration(self._pace.elapsed)}  "
             f"remaining {duration(self._pace.remaining)}"
         )
-        last = self._pairs == self._fields
+        last = self.pairs == self.fields
         self._show(self._done, text, f"step {self._done}/{self._pace.total}", now=last)

@@ -110,18 +110,23 @@ def sample(
     console = output()
     say(console, f"loading {run}")
     with SamplingProgress(console) as progress:
-        summary = paint(
-            run,
-            data,
-            out,
-            n=n,
-            split=split,
-            seed=seed,
-            batch=batch,
-            device=device,
-            listener=progress,
-            **settings,
-        )
+        try:
+            summary = paint(
+                run,
+                data,
+                out,
+                n=n,
+                split=split,
+                seed=seed,
+                batch=batch,
+                device=device,
+                listener=progress,
+                **settings,
+            )
+        except KeyboardInterrupt:
+            if progress.pairs:
+                say(console, f"{progress.pairs} of {progress.fields} pairs are in {out}, each whole")
+            raise
     _print(console, summary)
 
 

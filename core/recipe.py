@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from .errors import did_you_mean
+
 Precision = Literal["fp32", "bf16"]
 Prediction = Literal["eps", "x0", "v"]
 Variance = Literal["fixed_small", "fixed_large", "learned_range"]
@@ -152,8 +154,15 @@ class Recipe(Section):
                 f"sample.steps: {self.sample.steps} steps of a schedule of {self.diffusion.timesteps} "
                 f"(diffusion.timesteps); take at most as many"
             )
-        if isinstance(self.sample.guidance, dict):
-            odd = set(self.sample.guidance) - known
-            if odd:
-                raise ValueError(f"sample.guidance.{min(odd)}: no such conditioner")
+        scales = self.sample.guidance
+        if not isinstance(scales, dict):
+            scales = dict.fromkeys(self.conditioners, scales)
+        for name, scale in scales.items():
+            if name not in known:
+                raise ValueError(f"sample.guidance.{name}: no such conditioner; {did_you_mean(name, known)}")
+            if scale != 1 and self.conditioners[name].drop == 0:
+                raise ValueError(
+                    f"sample.guidance: {scale:g} on {name!r}, which training never drops; set "
+                    f"conditioners.{name}.drop above 0, such as 0.1, or guidance 1"
+                )
         return self

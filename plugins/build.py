@@ -115,7 +115,7 @@ def build_denoiser(
     """
     host = host or get_host()
     cls, config = configure(recipe, "backbone", "backbone", recipe.backbone, host)
-    with _seeded(recipe, "backbone"):
+    with place(recipe, "backbone"), _seeded(recipe, "backbone"):
         backbone: Backbone = cls(config, 6 if recipe.diffusion.variance == "learned_range" else 3)
     backbone.checkpointing = recipe.train.checkpointing
     if recipe.data.crop % backbone.multiple:

@@ -36,7 +36,7 @@ def convert_run(
     head_channels: int = HEAD_CHANNELS,
     schedule: str = "linear",
     timesteps: int = 1000,
-    drop: float = 0.2,
+    drop: float | None = None,
 ) -> Run:
     """Make a run folder of a checkpoint of SDM.
 
@@ -58,8 +58,9 @@ def convert_run(
         Width of an attention head; it leaves no trace in a checkpoint.
     schedule : {'linear', 'cosine'}
     timesteps : int
-    drop : float
-        Probability with which training dropped the map, 0 where it never did: guidance needs it.
+    drop : float or None
+        Probability with which training dropped the map, 0 where it never did: guidance needs it. None is 0.2,
+        SDM's, for a label map, whose absent condition is SDM's; for other maps, 0.
 
     Returns
     -------
@@ -76,10 +77,13 @@ def convert_run(
         raise MsdmError(f"{run.folder} is not an empty folder; choose another OUT")
     state = read_state(file)
     shape = describe(state)
+    made_of = dict(conditioners or {"morphology": "label_map"})
+    if drop is None:
+        drop = 0.2 if set(made_of.values()) == {"label_map"} else 0.0
     recipe = converted_recipe(
         shape,
         name=Path(file).stem,
-        conditioners=conditioners or {"morphology": "label_map"},
+        conditioners=made_of,
         masks=masks,
         edges=edges,
         image_size=image_size,

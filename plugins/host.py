@@ -126,7 +126,10 @@ class Host:
             raise MsdmError(
                 f"{kind} {name!r} is blocked; take it off {BLOCK_VARIABLE}, or use one of: {', '.join(legal)}"
             )
-        raise MsdmError(f"no {kind} {name!r}; {did_you_mean(name, legal)}")
+        raise MsdmError(
+            f"no {kind} {name!r}; {did_you_mean(name, legal)}; if a package brings it, install that package "
+            f"(msdm-kit plugins lists what is there, and what is left out)"
+        )
 
     def load(self, kind: str, name: str) -> Any:
         """What a plugin stands for: its class, its function or its path.

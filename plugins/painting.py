@@ -20,6 +20,7 @@ from .data import data_folder
 from .metrics.adherence import Adherence, measure, summarise
 from .pipeline import Pipeline, Synthetic
 from .recipe_files import dump_recipe
+from .splits import one_label_notes
 
 SHEET_ROWS = 24
 """Pairs on the contact sheet at most."""
@@ -33,6 +34,7 @@ class Planned:
     steps: int
     seen: int
     device: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def paint(
         pipeline.check(field)
     trained = pipeline.recipe.data.train_split
     seen = sum(dataset.rows[choice.field].get("split") == trained for choice in choices)
-    listener(Planned(len(choices), chosen.steps, seen, str(pipeline.device)))
+    listener(Planned(len(choices), chosen.steps, seen, str(pipeline.device), tuple(one_label_notes(dataset))))
 
     rows: list[dict[str, str]] = []
     sheet_rows: list[SheetRow] = []

@@ -105,10 +105,17 @@ class Pipeline:
         return cls(recipe, denoiser, weights_hash=file_hash(path), step=int(facts["step"]))
 
     def save(self, path: str | Path, *, precision: Precision = "fp32") -> None:
-        """Write the weights as one file that `load` reads; ``bf16`` halves it."""
-        tensors = self.denoiser.state_dict()
-        if precision == "bf16":
-            tensors = cast(tensors, torch.bfloat16)
+        """Write the weights as one file that `load` reads; ``bf16`` halves it.
+
+        Raises
+        ------
+        MsdmError
+            The precision is unknown, or the file cannot be written.
+        """
+        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+        if precision not in dtypes:
+            raise MsdmError(f"no precision {precision!r}; {did_you_mean(precision, dtypes)}")
+        tensors = cast(self.denoiser.state_dict(), dtypes[precision])
         save_tensors(path, tensors, run_facts(self.recipe, self.denoiser, self.step))
 
     def settings(self, **changes: Any) -> SampleSection:
@@ -152,7 +159,7 @@ class Pipeline:
 
     def sample(
         self,
-        fields: Sequence[Sample],
+        fields: Sequence[Sample] | Sample,
         *,
         seed: int = 0,
         batch: int = 4,
@@ -163,7 +170,7 @@ class Pipeline:
 
         Parameters
         ----------
-        fields : sequence of Sample
+        fields : sequence of Sample, or one Sample
             With masks, appearance and metadata as the recipe's conditions read them; ids are unique. Any
             size: fields are padded to what the backbone needs and cut back.
         seed : int
@@ -185,6 +192,7 @@ class Pipeline:
         MsdmError
             A field lacks what a condition reads, an id comes twice, or a setting is illegal.
         """
+        fields = [fields] if isinstance(fields, Sample) else fields
         chosen = self.settings(**settings)
         if self.device.type == "cpu":
             batch = 1

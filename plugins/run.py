@@ -22,6 +22,8 @@ from .recipe_schema import one_line
 
 _FREE = ("train.workers", "train.validate_every", "train.preview_every", "train.save_every", "sample.*")
 """Settings that do not change the weights: a run may be resumed with others."""
+_LENGTH = ("train.steps", "train.epochs")
+"""Free as well where the learning rate does not follow the length."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Run:
         """Check that the folder may be used; when resuming, the saved tensors and facts.
 
         A run is resumed by its own recipe; settings that do not change the weights (loader processes, how
-        often to save and validate, defaults of sampling) may be others.
+        often to save and validate, defaults of sampling) may be others, and under a constant learning rate
+        so may the length.
 
         Raises
         ------
@@ -83,7 +86,12 @@ class Run:
             raise MsdmError(f"{self.folder} holds no checkpoint to resume; leave --resume out to start a run")
         tensors, facts = load_tensors(self.checkpoint)
         saved = saved_recipe(facts, self.checkpoint)
-        changed = [line for line in differences(saved, recipe) if not _is_free(line.partition(": ")[0])]
+        free = _FREE + (_LENGTH if recipe.train.decay == saved.train.decay == "constant" else ())
+        changed = [
+            line
+            for line in differences(saved, recipe)
+            if not any(fnmatchcase(line.partition(": ")[0], pattern) for pattern in free)
+        ]
         if changed:
             more = f" (+{len(changed) - 1} more)" if len(changed) > 1 else ""
             raise MsdmError(
@@ -130,10 +138,6 @@ class Run:
             return 0.0
         lines = self.metrics.read_text(encoding="utf-8").splitlines()
         return max((float(json.loads(line).get("seconds", 0)) for line in lines), default=0.0)
-
-
-def _is_free(key: str) -> bool:
-    return any(fnmatchcase(key, pattern) for pattern in _FREE)
 
 
 def _step(line: str) -> float:

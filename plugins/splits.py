@@ -67,15 +67,16 @@ def open_splits(
         The folder or a field in it is not as it should be.
     """
     splits = _open(recipe, folder, on_progress)
-    return replace(splits, notes=splits.notes + tuple(_one_label(splits.train)))
+    return replace(splits, notes=splits.notes + tuple(one_label_notes(splits.train)))
 
 
-def _one_label(fields: FieldDataset) -> Iterator[str]:
+def one_label_notes(fields: FieldDataset) -> Iterator[str]:
+    """A note for every mask kind with masks that look like pictures of 0 and 255."""
     for kind in fields.kinds:
         count = sum(kind in kinds for kinds in fields.one_label)
         if count:
             yield (
-                f"{count} of {len(fields)} training masks of kind {kind!r} have one label alone, in several "
+                f"{count} of {len(fields)} masks of kind {kind!r} have one label alone, in several "
                 f"places, as pictures of 0 and 255 do: it counts as one instance; number the instances, such "
                 f"as with skimage.measure.label"
             )

@@ -8,6 +8,7 @@ import pytest
 
 from msdm_kit.core.dataset import FieldDataset
 from msdm_kit.core.errors import MsdmError
+from msdm_kit.core.images import read_labels, save_labels
 from msdm_kit.core.sample import Appearance, ColourStatistics, recombine
 from msdm_kit.plugins.painting import Choice, choose, paint
 from msdm_kit.plugins.pipeline import Pipeline
@@ -172,3 +173,27 @@ def test_guidance_on_a_condition_that_was_never_dropped_is_refused(data, tmp_pat
     run = train(recipe, data, tmp_path / "run", device="cpu")
     with pytest.raises(MsdmError, match="never dropped"):
         Pipeline.load(run, device="cpu").settings(guidance={"text": 2.0})
+    with pytest.raises(MsdmError, match="'text', which training never drops"):
+        load_recipe("quickstart", [*TOY, "conditioners.text.drop=0", "sample.guidance=2"])
+
+
+def test_one_field_needs_no_list(pipeline, fields):
+    (alone,) = pipeline.sample(fields[0])
+    (listed,) = pipeline.sample([fields[0]])
+    np.testing.assert_array_equal(alone.image, listed.image)
+
+
+def test_an_unknown_precision_is_not_saved_as_another(pipeline, tmp_path):
+    with pytest.raises(MsdmError, match="no precision 'fp8'"):
+        pipeline.save(tmp_path / "weights.safetensors", precision="fp8")
+    assert not list(tmp_path.iterdir())
+
+
+def test_masks_that_look_binary_are_noted(run, data, tmp_path):
+    binary = tmp_path / "binary"
+    toy_folder(binary, IDS, ["train", "train", "val", "test"])
+    for path in (binary / "nuclei").iterdir():
+        save_labels(path, (read_labels(path) > 0) * 255)
+    events = []
+    paint(run, binary, tmp_path / "out", n=1, device="cpu", steps=1, listener=events.append)
+    assert "one label alone" in " ".join(events[0].notes)

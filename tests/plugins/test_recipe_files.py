@@ -15,7 +15,7 @@ PRESETS = get_host().names("recipe")
 SMALL = """
 name: small
 conditioners:
-  morphology: {type: hv_maps, masks: [nucleus]}
+  morphology: {type: hv_maps, masks: [nucleus], drop: 0.1}
 injectors:
   - {type: spade, from: [morphology], at: [decoder], hidden: 8}
 backbone: {type: unet, channels: 8}
@@ -96,7 +96,7 @@ train: {lr: 1e-3}
     )
     data = resolve_recipe_dict(child)
     assert data["name"] == "child"
-    assert data["conditioners"]["morphology"] == {"type": "hv_maps", "mode": "edt"}
+    assert data["conditioners"]["morphology"] == {"type": "hv_maps", "mode": "edt", "drop": 0.1}
     assert data["injectors"] == [{"type": "film", "from": ["morphology", "other"], "at": ["decoder"]}]
     assert data["train"] == {"steps": 10, "clip": 2.0, "lr": 1e-3}
     assert data["backbone"] == {"type": "unet", "channels": 8}

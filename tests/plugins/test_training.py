@@ -357,7 +357,7 @@ def test_masks_without_instances_are_noted(tmp_path):
     save_labels(folder / "nuclei" / f"{first.id}.png", np.where(first.masks["nucleus"], 255, 0))
     splits = open_splits(toy(), folder)
     (note,) = splits.notes
-    assert note.startswith(f"1 of {len(splits.train)} training masks of kind 'nucleus' have one label alone")
+    assert note.startswith(f"1 of {len(splits.train)} masks of kind 'nucleus' have one label alone")
 
 
 def test_too_few_fields_to_hold_any_out(tmp_path):
@@ -389,3 +389,15 @@ def test_total_steps():
     epochs = toy("train.steps=null", "train.epochs=3")
     assert total_steps(epochs, 10) == 7
     assert total_steps(epochs, 1) == 1
+
+
+def test_a_run_goes_on_longer_where_the_learning_rate_does_not_follow_the_length(data, tmp_path):
+    constant = "train.decay=constant"
+    short, long = toy(constant, "train.steps=2"), toy(constant, "train.steps=4")
+    train(short, data, tmp_path / "run", device="cpu")
+    train(long, data, tmp_path / "run", device="cpu", resume=True)
+    train(long, data, tmp_path / "once", device="cpu")
+    weights = [load_tensors(Run(tmp_path / name).weights)[0] for name in ("run", "once")]
+    assert same(*weights)
+    with pytest.raises(MsdmError, match="another recipe"):
+        train(toy("train.decay=cosine", "train.steps=8"), data, tmp_path / "run", resume=True)
