@@ -222,7 +222,8 @@ def test_a_run_of_another_recipe(msdm, data, recipe, trained):
     before = {p.name: p.stat().st_mtime_ns for p in trained.iterdir()}
     words = ("train", recipe, "--data", data, "--out", trained)
     refuses(msdm(*words), "add --resume")
-    refuses(msdm(*words, "--resume"), "another recipe", "train.steps: 1 -> 4")
+    other = (*words, "--resume", "--set", "train.lr=2e-4")
+    refuses(msdm(*other), "another recipe", "train.lr: 0.001 -> 0.0002")
     assert {p.name: p.stat().st_mtime_ns for p in trained.iterdir()} == before
 
 
