@@ -57,15 +57,6 @@ def msdm_kit_solvers() -> list[Plugin]:
 
 
 @hookimpl
-def msdm_kit_metrics() -> list[Plugin]:
-    home = "msdm_kit.plugins.metrics.adherence"
-    return [
-        Plugin("mask_adherence", "Does the image follow its mask?", lazy(f"{home}:mask_adherence")),
-        Plugin("colour_adherence", "Does the image have its colours?", lazy(f"{home}:colour_adherence")),
-    ]
-
-
-@hookimpl
 def msdm_kit_recipes() -> list[Plugin]:
     found = []
     for path in sorted((_HERE / "recipes").glob("*.yaml")):

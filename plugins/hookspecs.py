@@ -17,7 +17,7 @@ import pluggy
 from .descriptor import Plugin
 
 PROJECT = "msdm_kit"
-KINDS = ("conditioner", "injector", "backbone", "solver", "metric", "recipe", "dataset")
+KINDS = ("conditioner", "injector", "backbone", "solver", "recipe", "dataset")
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -46,11 +46,6 @@ def msdm_kit_backbones() -> list[Plugin]:  # type: ignore[empty-body]
 @hookspec
 def msdm_kit_solvers() -> list[Plugin]:  # type: ignore[empty-body]
     """Samplers; each loads a solver function."""
-
-
-@hookspec
-def msdm_kit_metrics() -> list[Plugin]:  # type: ignore[empty-body]
-    """Scores of synthetic fields; each loads a function."""
 
 
 @hookspec

@@ -15,13 +15,13 @@ SQRT = Plugin("sqrt", "Square root.", lazy("math:sqrt"))
 
 
 def test_third_party_plugin_is_listed_and_loads(host_with, entry, module):
-    host = host_with(entry("extra", module(msdm_kit_metrics=[SQRT])))
+    host = host_with(entry("extra", module(msdm_kit_solvers=[SQRT])))
     assert host.problems == []
-    assert "sqrt" in host.names("metric")
-    assert host.get("metric", "sqrt") is SQRT
-    assert host.load("metric", "sqrt")(9) == 3
+    assert "sqrt" in host.names("solver")
+    assert host.get("solver", "sqrt") is SQRT
+    assert host.load("solver", "sqrt")(9) == 3
     (row,) = [r for r in host.listing() if r.name == "sqrt"]
-    assert (row.kind, row.package, row.version, row.state) == ("metric", "extra-package", "1.2", "ok")
+    assert (row.kind, row.package, row.version, row.state) == ("solver", "extra-package", "1.2", "ok")
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,9 @@ def test_third_party_plugin_is_listed_and_loads(host_with, entry, module):
         (SystemExit(3), "does not import: SystemExit"),
         ({"msdm_kit_injector": []}, "no hook 'msdm_kit_injector'; did you mean 'msdm_kit_injectors'?"),
         ({"something": []}, "no hook 'something'; legal: msdm_kit_backbones"),
-        ({"msdm_kit_metrics": ["sqrt"]}, "msdm_kit_metrics returns str 'sqrt'; return a list of Plugin"),
-        ({"msdm_kit_metrics": None}, "msdm_kit_metrics fails: TypeError"),
-        ({"msdm_kit_metrics": RuntimeError("two\nlines")}, "msdm_kit_metrics fails: RuntimeError: two lines"),
+        ({"msdm_kit_solvers": ["sqrt"]}, "msdm_kit_solvers returns str 'sqrt'; return a list of Plugin"),
+        ({"msdm_kit_solvers": None}, "msdm_kit_solvers fails: TypeError"),
+        ({"msdm_kit_solvers": RuntimeError("two\nlines")}, "msdm_kit_solvers fails: RuntimeError: two lines"),
         (
             {"msdm_kit_injectors": [Plugin("spade", "", int)]},
             "the name 'spade' is taken by injector of msdm-kit",
@@ -43,36 +43,36 @@ def test_third_party_plugin_is_listed_and_loads(host_with, entry, module):
 )
 def test_broken_package_is_recorded_and_harms_no_other(host_with, entry, module, broken, reason):
     bad = module(**broken) if isinstance(broken, dict) else broken
-    good = entry("zz", module(msdm_kit_metrics=[SQRT]))
+    good = entry("zz", module(msdm_kit_solvers=[SQRT]))
     host = host_with(entry("bad", bad), good)
     (problem,) = host.problems
     assert (problem.plugin, problem.package, problem.version) == ("bad", "bad-package", "1.2")
     assert reason in problem.reason
     assert "\n" not in problem.reason
-    assert host.load("metric", "sqrt")(4) == 2
+    assert host.load("solver", "sqrt")(4) == 2
     assert host_with(good).names("injector") == host.names("injector")
     assert host.listing()[-1].state == f"problem: {problem.reason}"
 
 
 def test_hook_with_an_argument_is_refused(host_with, entry, module):
-    bad = module(msdm_kit_metrics=[SQRT])
+    bad = module(msdm_kit_solvers=[SQRT])
     bad.msdm_kit_injectors = hookimpl(lambda colour: [])
     bad.msdm_kit_injectors.__name__ = "msdm_kit_injectors"
     host = host_with(entry("bad", bad))
-    assert "sqrt" not in host.names("metric")
+    assert "sqrt" not in host.names("solver")
     assert "does not register: PluginValidationError" in host.problems[0].reason
     assert host.names("injector") == host_with().names("injector")
 
 
 def test_unmarked_hook_is_refused(host_with, entry, module):
     bad = module()
-    bad.msdm_kit_metrics = lambda: [SQRT]
+    bad.msdm_kit_solvers = lambda: [SQRT]
     (problem,) = host_with(entry("bad", bad)).problems
-    assert problem.reason == "msdm_kit_metrics is not marked with @hookimpl"
+    assert problem.reason == "msdm_kit_solvers is not marked with @hookimpl"
 
 
 def test_a_hook_of_a_later_version_may_be_optional(host_with, entry, module):
-    later = module(msdm_kit_metrics=[SQRT])
+    later = module(msdm_kit_solvers=[SQRT])
     later.msdm_kit_importers = pluggy.HookimplMarker("msdm_kit")(lambda: [], optionalhook=True)
     assert host_with(entry("later", later)).problems == []
 
@@ -81,11 +81,11 @@ def test_of_two_packages_with_one_name_the_first_by_package_wins(host_with, entr
     def load_of(value: str) -> Plugin:
         return Plugin("same", "", lambda: value)
 
-    a = entry("x", module(msdm_kit_metrics=[load_of("a")]), "a-package")
-    b = entry("x", module(msdm_kit_metrics=[load_of("b")]), "b-package")
+    a = entry("x", module(msdm_kit_solvers=[load_of("a")]), "a-package")
+    b = entry("x", module(msdm_kit_solvers=[load_of("b")]), "b-package")
     for order in ((a, b), (b, a)):
         host = host_with(*order)
-        assert host.load("metric", "same") == "a"
+        assert host.load("solver", "same") == "a"
         assert [p.package for p in host.problems] == ["b-package"]
 
 
@@ -114,9 +114,9 @@ def test_unknown_names_are_answered(host_with):
 
 def test_plugin_that_fails_to_load_names_its_package(host_with, entry, module):
     plugin = Plugin("gone", "", lazy("msdm_kit.no_such_module:Thing"))
-    host = host_with(entry("extra", module(msdm_kit_metrics=[plugin])))
-    with pytest.raises(MsdmError, match=r"metric 'gone' of extra-package 1\.2 does not load: ModuleNotFound"):
-        host.load("metric", "gone")
+    host = host_with(entry("extra", module(msdm_kit_solvers=[plugin])))
+    with pytest.raises(MsdmError, match=r"solver 'gone' of extra-package 1\.2 does not load: ModuleNotFound"):
+        host.load("solver", "gone")
 
 
 def test_builtins_implement_every_hook_and_all_load(host_with):
