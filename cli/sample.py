@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.errors import MsdmError
+from .options import Device, Threads, set_threads
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,13 +80,8 @@ def sample(
     precision: Annotated[
         str | None, typer.Option(metavar="fp32|bf16", help="Of the network.", show_default=_RECIPE)
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 ...", show_default="a GPU where there is one"),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="CPU threads of PyTorch.", show_default="PyTorch's")
-    ] = None,
+    device: Device = None,
+    threads: Threads = None,
 ) -> None:
     """Paint fields: image and mask pairs, in the layout of a data set.
 
@@ -103,10 +99,7 @@ def sample(
     from .console import output, say
     from .progress import SamplingProgress
 
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    set_threads(threads)
     console = output()
     say(console, f"loading {run}")
     with SamplingProgress(console) as progress:

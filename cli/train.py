@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .options import Device, Threads, set_threads
+
 if TYPE_CHECKING:
     from ..core.recipe import Recipe
 
@@ -50,13 +52,8 @@ def train(
             help="Check all, print the recipe, parameters, memory and steps, and write nothing.",
         ),
     ] = False,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 ...", show_default="a GPU where there is one"),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="CPU threads of PyTorch.", show_default="PyTorch's")
-    ] = None,
+    device: Device = None,
+    threads: Threads = None,
 ) -> None:
     """Train a recipe on a data set.
 
@@ -69,10 +66,7 @@ def train(
     check_plugins(settings)
     from ..plugins.device import pick_device
 
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    set_threads(threads)
     pick_device(device)
     if dry_run:
         _dry_run(settings, data, out, resume)

@@ -6,14 +6,12 @@ import multiprocessing
 import os
 import signal
 
-import numpy as np
 import pytest
 import torch
 
 from msdm_kit.core.checkpoint import load_tensors, save_tensors
 from msdm_kit.core.dataset import FieldDataset
 from msdm_kit.core.errors import MsdmError
-from msdm_kit.core.images import save_labels
 from msdm_kit.core.loader import TrainingStream, make_loader
 from msdm_kit.core.optimise import StepReport
 from msdm_kit.core.recipe import DataSection
@@ -333,31 +331,6 @@ def test_the_facts_are_those_of_the_first_start(data, tmp_path):
     (folder / "metadata.csv").write_text(text.replace("organ 1", "organ 1 quite another"))
     train(toy(), folder, out, resume=True, device="cpu")
     assert load_tensors(Run(out).checkpoint)[1]["conditioners"] == facts
-
-
-def test_without_a_split_column_fields_are_held_out(tmp_path):
-    ids = [f"x{i}" for i in range(14)]
-    held = [i for i in ids if seed_for("held out", i) % HELD_OUT == 0]
-    assert 0 < len(held) < 6
-    folder = toy_folder(tmp_path / "data", ids)
-    splits = open_splits(toy(), folder)
-    assert splits.validation.ids == sorted(held)
-    assert splits.train.ids == [i for i in ids if i not in held]
-    assert f"{len(held)} of 14 fields held out" in splits.notes[0]
-    more = toy_folder(tmp_path / "more", [*ids[::-1], "y1"])
-    kept = set(open_splits(toy(), more).train.ids)
-    assert kept - {"y1"} == set(splits.train.ids)
-
-
-def test_masks_without_instances_are_noted(tmp_path):
-    folder = toy_folder(tmp_path / "d", IDS, SPLITS)
-    before = open_splits(toy(), folder)
-    assert before.notes == ()
-    first = before.train[0]
-    save_labels(folder / "nuclei" / f"{first.id}.png", np.where(first.masks["nucleus"], 255, 0))
-    splits = open_splits(toy(), folder)
-    (note,) = splits.notes
-    assert note.startswith(f"1 of {len(splits.train)} masks of kind 'nucleus' have one label alone")
 
 
 def test_too_few_fields_to_hold_any_out(tmp_path):

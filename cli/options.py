@@ -1,0 +1,21 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 ...", show_default="a GPU where there is one"),
+]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="CPU threads of PyTorch.", show_default="PyTorch's")
+]
+
+
+def set_threads(threads: int | None) -> None:
+    """Let PyTorch compute with so many CPU threads; None leaves its own number."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
