@@ -1,5 +1,6 @@
 """The commands and their help: complete, fast, and changed only on purpose."""
 
+import os
 import re
 import subprocess
 import sys
@@ -26,7 +27,8 @@ SURFACE = {
 }  # fmt: skip
 COMMANDS = ["train", "sample", "recipes", "plugins", "convert"]
 ARGUMENTS = {"train": ["RECIPE"], "sample": ["RUN"], "recipes": ["NAME"], "convert sdm": ["FILE", "OUT"]}
-DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
+CHECKOUT = Path(os.environ.get("MSDM_KIT_CHECKOUT", Path(__file__).resolve().parents[2]))
+DOCS = CHECKOUT / "docs" / "cli.md"
 HEAVY = ("torch", "transformers", "timm", "skimage", "scipy", "numpy", "pandas", "matplotlib", "cellpose")
 
 
