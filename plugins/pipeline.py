@@ -247,12 +247,12 @@ def find_weights(run: str | Path) -> Path:
     path = Path(run)
     if path.is_file():
         return path
-    if path.is_dir():
-        weights = Run(path).weights
-        if not weights.exists():
-            raise MsdmError(f"{path} holds no {weights.name}; give the folder of a run that has saved once")
+    weights = Run(path).weights
+    if weights.exists():
         return weights
     models = {p.parent.name: p for p in MODELS.glob("*/weights.safetensors")}
     if str(run) in models:
         return models[str(run)]
+    if path.is_dir():
+        raise MsdmError(f"{path} holds no {weights.name}; give the folder of a run that has saved once")
     raise MsdmError(f"no run {str(run)!r}, and no model of that name: {did_you_mean(str(run), models)}")

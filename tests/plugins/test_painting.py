@@ -11,7 +11,7 @@ from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.images import read_labels, save_labels
 from msdm_kit.core.sample import Appearance, ColourStatistics, recombine
 from msdm_kit.plugins.painting import Choice, choose, paint
-from msdm_kit.plugins.pipeline import Pipeline
+from msdm_kit.plugins.pipeline import Pipeline, find_weights
 from msdm_kit.plugins.recipe_files import load_recipe
 from msdm_kit.plugins.training import train
 
@@ -197,3 +197,11 @@ def test_masks_that_look_binary_are_noted(run, data, tmp_path):
     events = []
     paint(run, binary, tmp_path / "out", n=1, device="cpu", steps=1, listener=events.append)
     assert "one label alone" in " ".join(events[0].notes)
+
+
+def test_a_folder_of_pairs_does_not_hide_a_model_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo" / "images").mkdir(parents=True)
+    assert find_weights("demo").parent.parent.name == "models"
+    with pytest.raises(MsdmError, match=r"holds no weights\.safetensors"):
+        find_weights(tmp_path / "demo" / "images")
