@@ -175,8 +175,8 @@ class Pipeline:
             size: fields are padded to what the backbone needs and cut back.
         seed : int
         batch : int
-            Fields at once, of equal size, on a GPU. A CPU takes one at a time: it is no slower, and results
-            do not depend on `batch`, bit for bit; on a GPU they do not but for rounding.
+            Fields at once, of equal size, on a GPU. A CPU takes one at a time, so that results do not depend
+            on `batch`, bit for bit (at 256 pixels it is also faster); on a GPU they do not but for rounding.
         on_step : callable (fields) or None
             Called after each solver step with the number of fields in the batch.
         **settings
