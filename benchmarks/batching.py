@@ -20,12 +20,8 @@ REPEATS = 5
 
 def paint(pipeline: Pipeline, fields: list[Sample]) -> None:
     denoiser = pipeline.denoiser
-    observations = {}
-    for name in denoiser.names:
-        conditioner = denoiser.conditioner(name)
-        observations[name] = conditioner.collate([conditioner.observe(f) for f in fields])
     with torch.inference_mode():
-        signals = denoiser.encode(observations)
+        signals = denoiser.encode(denoiser.observe(fields))
     ids, size, settings = [f.id for f in fields], fields[0].size, pipeline.settings(steps=3)
     draw(denoiser, signals, ids=ids, size=size, settings=settings, solver=ddim, seed=0)
 

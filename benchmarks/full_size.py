@@ -43,11 +43,9 @@ def main() -> None:
     seconds = time.perf_counter() - began
     print(f"built: {count / 1e6:.1f} M parameters, {seconds:.1f} s, peak {peak_gib():.2f} GiB")
 
-    names = denoiser.names
     drop = {name: entry.drop for name, entry in recipe.conditioners.items()}
     optimiser = Optimiser(denoiser, recipe.train, total=1, drop=drop)
-    conditioners = {name: denoiser.conditioner(name) for name in names}
-    stream = TrainingStream(splits.train, conditioners, recipe.data, recipe.train.seed)
+    stream = TrainingStream(splits.train, denoiser.by_name, recipe.data, recipe.train.seed)
     batch = next(iter(make_loader(stream, start=0, count=1, batch=1, workers=0)))
     began = time.perf_counter()
     report = optimiser.step([batch])

@@ -10,6 +10,7 @@ from .conditioning import Conditioner, Observation, Signal, Spec, at, merge
 from .errors import MsdmError
 from .injection import Injector, Site, State
 from .recipe import DiffusionSection
+from .sample import Sample
 from .schedule import NoiseSchedule
 
 States = dict[str, list[tuple[Injector, State]]]
@@ -106,9 +107,18 @@ class Denoiser(nn.Module):
         assert isinstance(found, Conditioner)
         return found
 
+    @property
+    def by_name(self) -> dict[str, Conditioner]:
+        """The conditioners, in the recipe's order."""
+        return {name: self.conditioner(name) for name in self.names}
+
+    def observe(self, fields: Sequence[Sample]) -> dict[str, Observation]:
+        """What every condition sees of fields of one size, as a batch on the CPU."""
+        return {name: c.collate([c.observe(f) for f in fields]) for name, c in self.by_name.items()}
+
     def encode(self, observations: Mapping[str, Observation]) -> dict[str, Signal]:
         """Every condition of a batch, encoded on the device of its observations."""
-        return {name: self.conditioner(name).encode(observations[name]) for name in self.names}
+        return {name: c.encode(observations[name]) for name, c in self.by_name.items()}
 
     def drop(self, signals: Mapping[str, Signal], absent: Mapping[str, Tensor]) -> dict[str, Signal]:
         """The signals, with the rows marked in absent[name] (B,) bool replaced by the absent condition."""

@@ -214,12 +214,8 @@ class Pipeline:
     ) -> Iterator[Synthetic]:
         denoiser = self.denoiser
         padded = [pad_to_multiple(f, denoiser.backbone.multiple) for f in fields]
-        observations = {}
-        for name in denoiser.names:
-            conditioner = denoiser.conditioner(name)
-            observations[name] = conditioner.collate([conditioner.observe(f) for f in padded])
         with torch.inference_mode():
-            signals = denoiser.encode(to_device(observations, self.device))
+            signals = denoiser.encode(to_device(denoiser.observe(padded), self.device))
         images = draw(
             denoiser,
             signals,

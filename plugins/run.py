@@ -150,10 +150,9 @@ def _step(line: str) -> float:
 
 def run_facts(recipe: Recipe, denoiser: Denoiser, step: int) -> dict[str, Any]:
     """What weights carry: recipe, conditioners' facts, optimiser steps."""
-    conditioners = {n: denoiser.conditioner(n) for n in denoiser.names}
     return {
         "recipe": recipe.model_dump(mode="json", by_alias=True),
-        "conditioners": collect_facts(conditioners),
+        "conditioners": collect_facts(denoiser.by_name),
         "step": step,
     }
 

@@ -167,8 +167,7 @@ def train(
     if splits.validation is not None:
         solver = get_host().load("solver", recipe.sample.solver)
         validation = Validation(splits.validation, optimiser, recipe, solver)
-    conditioners = {n: denoiser.conditioner(n) for n in denoiser.names}
-    stream = TrainingStream(splits.train, conditioners, recipe.data, recipe.train.seed)
+    stream = TrainingStream(splits.train, denoiser.by_name, recipe.data, recipe.train.seed)
     stream[0]  # what the data lack for a condition must show before anything is written
     run.start(recipe, optimiser.done)
     notes = splits.notes

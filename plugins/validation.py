@@ -44,9 +44,8 @@ class Validation:
         self.recipe = recipe
         self.solver = solver
         denoiser = optimiser.denoiser
-        self.conditioners = {n: denoiser.conditioner(n) for n in denoiser.names}
         still = recipe.data.model_copy(update={"flips": False, "turns": False})
-        stream = TrainingStream(dataset, self.conditioners, still, seed_for("validation"))
+        stream = TrainingStream(dataset, denoiser.by_name, still, seed_for("validation"))
         crops = [stream[n] for n in range(min(len(dataset), MAX_CROPS))]
         size = recipe.train.batch
         self.batches: list[Batch] = [stream.collate(crops[i : i + size]) for i in range(0, len(crops), size)]
@@ -77,9 +76,8 @@ class Validation:
         rows = []
         with self.optimiser.ema.applied():
             for field in fields:
-                observations = {n: c.collate([c.observe(field)]) for n, c in self.conditioners.items()}
                 with torch.no_grad():
-                    signals = denoiser.encode(to_device(observations, self.optimiser.device))
+                    signals = denoiser.encode(to_device(denoiser.observe([field]), self.optimiser.device))
                 image = draw(
                     denoiser,
                     signals,
