@@ -20,6 +20,8 @@ class CrossAttentionConfig(PluginConfig):
 class CrossAttentionInjector(Injector):
     """h + MultiHead(h, tokens) (MSDM, equations 1 and 2): the attended features are added.
 
+    Few tokens are folded into two small matrices per sample (`CrossAttention.fold`), exact to rounding.
+
     Raises
     ------
     MsdmError
@@ -40,14 +42,10 @@ class CrossAttentionInjector(Injector):
         self.attention = CrossAttention(site.channels, spec.width, config.heads)
 
     def prepare(self, signal: Signal) -> State:
-        k, v = self.attention.keys_values(signal.data)
-        state = {"k": k, "v": v}
-        if signal.mask is not None:
-            state["mask"] = signal.mask
-        return state
+        return self.attention.prepare(signal.data, signal.mask)
 
     def inject(
         self, h: Tensor, state: State, scale: Tensor | None = None, shift: Tensor | None = None
     ) -> Tensor:
-        added: Tensor = self.attention(h, state["k"], state["v"], state.get("mask"))
-        return h + added
+        out: Tensor = self.attention(h, state)
+        return out

@@ -38,8 +38,7 @@ class Film(Injector):
     def prepare(self, signal: Signal) -> State:
         if self.site.kind == "embedding":
             return {"added": self.linear(signal.data)}
-        gamma, beta = self.linear(F.silu(signal.data))[:, :, None, None].chunk(2, dim=1)
-        return {"gamma": gamma, "beta": beta}
+        return {"gamma_beta": self.linear(F.silu(signal.data))[:, :, None, None]}
 
     def inject(
         self, h: Tensor, state: State, scale: Tensor | None = None, shift: Tensor | None = None
@@ -47,5 +46,5 @@ class Film(Injector):
         if self.site.kind == "embedding":
             return h + state["added"]
         return norm_modulate_silu(
-            h, self.site.groups, gamma=state["gamma"], beta=state["beta"], scale=scale, shift=shift
+            h, self.site.groups, gamma_beta=state["gamma_beta"], scale=scale, shift=shift
         )

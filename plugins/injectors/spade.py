@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 from ...core.conditioning import PluginConfig, Signal, Spec, SpecKind
 from ...core.injection import Injector, Site, SiteKind, State
 from ...core.norm import norm_modulate_silu
+
+PATCH = 5
+"""Side of what stands for gamma and beta of a constant map, see `core.norm.expand_patch`."""
 
 
 class SpadeConfig(PluginConfig):
@@ -39,12 +43,14 @@ class Spade(Injector):
         if self.site.stride > 1:
             size = (m.shape[2] // self.site.stride, m.shape[3] // self.site.stride)
             m = F.interpolate(m, size=size, mode="nearest")
-        gamma, beta = self.gamma_beta(F.relu(self.shared(m))).chunk(2, dim=1)
-        return {"gamma": gamma, "beta": beta}
+        if signal.constant and not torch.is_grad_enabled():
+            # two 3 x 3 convolutions see the border from two pixels away: within, all is as at the centre
+            m = m[:, :, :PATCH, :PATCH] if min(m.shape[2:]) > PATCH else m
+        return {"gamma_beta": self.gamma_beta(F.relu(self.shared(m)))}
 
     def inject(
         self, h: Tensor, state: State, scale: Tensor | None = None, shift: Tensor | None = None
     ) -> Tensor:
         return norm_modulate_silu(
-            h, self.site.groups, gamma=state["gamma"], beta=state["beta"], scale=scale, shift=shift
+            h, self.site.groups, gamma_beta=state["gamma_beta"], scale=scale, shift=shift
         )

@@ -1,0 +1,48 @@
+"""A kernel's first use on a device: a small case against its twin, before any result depends on it."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+"""Relative to the largest value: far above rounding, far below a wrong result."""
+
+_log = logging.getLogger("msdm_kit")
+
+Results = Sequence[Tensor | None]
+
+
+def agrees(name: str, dtype: torch.dtype, kernel: Callable[[], Results], twin: Callable[[], Results]) -> bool:
+    """Whether a kernel gives what its twin gives; where not, the log says so.
+
+    Parameters
+    ----------
+    name : str
+        Of the kernel, for the log.
+    dtype : torch.dtype
+        fp32 or bf16, what both compute in.
+    kernel, twin : callable () -> sequence of Tensor or None
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        pairs = list(zip(kernel(), twin(), strict=True))
+        errors = [_error(mine, theirs) for mine, theirs in pairs if mine is not None and theirs is not None]
+    except RuntimeError as problem:
+        _log.warning("%s is not used, plain torch instead: %s", name, str(problem).splitlines()[0])
+        return False
+    worst = max(errors)
+    # written so that NaN does not pass
+    if not worst < TOLERANCE[dtype]:
+        _log.warning("%s is not used, plain torch instead: its result is %.1e off here", name, worst)
+        return False
+    return True
+
+
+def _error(mine: Tensor, theirs: Tensor) -> float:
+    mine, theirs = mine.float(), theirs.float()
+    return float((mine - theirs).abs().max() / theirs.abs().max().clamp(min=1e-6))
