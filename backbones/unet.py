@@ -14,6 +14,7 @@ from ..core.conditioning import PluginConfig
 from ..core.errors import MsdmError
 from ..core.injection import Site
 from ..core.norm import SiteNorm
+from ..core.precision import full_precision
 from .unet_blocks import Attention, ResidualBlock, StridedConv, timestep_embedding
 
 
@@ -176,7 +177,8 @@ class UNet(Backbone):
         return out
 
     def encode(self, x: Tensor, t: Tensor, inject: Inject) -> Features:
-        emb = self.time_embed(timestep_embedding(t, self.config.channels))
+        with full_precision(x.device):
+            emb = self.time_embed(timestep_embedding(t, self.config.channels))
         emb = inject("embedding", emb)
         h = inject("input", self.input_conv(x))
         skips = [h]

@@ -10,6 +10,7 @@ from ..core.attention import SelfAttention, zero
 from ..core.backbone import Inject
 from ..core.injection import Site
 from ..core.norm import SiteNorm
+from ..core.precision import full_precision
 
 Resample = Literal["up", "down"]
 
@@ -77,13 +78,14 @@ class ResidualBlock(nn.Module):
         in_site, out_site = self.sites
         h = self.in_norm(x) if self.in_norm is not None else inject(in_site.name, x)
         h = self.in_conv(resample(h, self.how))
-        time = self.emb(F.silu(emb))[:, :, None, None]
+        with full_precision(emb.device):  # a few numbers, which every pixel is scaled by
+            time = self.emb(F.silu(emb.to(self.emb.weight.dtype)))[:, :, None, None]
         scale: Tensor | None = None
         shift: Tensor | None = None
         if self.scale_shift:
             scale, shift = time.chunk(2, dim=1)
         else:
-            h = h + time
+            h = h + time.to(h.dtype)
         if self.out_norm is not None:
             h = self.out_norm(h, scale, shift)
         else:
@@ -139,6 +141,6 @@ def timestep_embedding(t: Tensor, width: int, max_period: float = 10000.0) -> Te
     Tensor (B, width) float32
     """
     half = width // 2
-    freqs = torch.exp(-torch.log(torch.tensor(max_period)) * torch.arange(half) / half).to(t.device)
+    freqs = torch.exp(-torch.log(torch.tensor(max_period)) * torch.arange(half, device=t.device) / half)
     args = t[:, None].float() * freqs[None]
     return F.pad(torch.cat([args.cos(), args.sin()], dim=-1), (0, width % 2))

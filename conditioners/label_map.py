@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from ..core.conditioning import Conditioner, Observation, PluginConfig, Signal, Spec
+from ..core.conditioning import Conditioner, Observation, PluginConfig, Signal, Spec, constant_map
 from ..core.sample import Sample, instance_edges
 from .maps import MaskKinds
 
@@ -62,4 +62,4 @@ class LabelMap(Conditioner):
         return Signal(torch.cat(channels, dim=1).float())
 
     def null(self, like: Signal) -> Signal:
-        return Signal(torch.zeros_like(like.data))
+        return constant_map(torch.zeros(like.data.shape[1]), like)

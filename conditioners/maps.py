@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
+import torch
 from pydantic import AfterValidator, Field
 
-from ..core.conditioning import Signal
+from ..core.conditioning import Signal, constant_map
 
 ABSENT = -2.0
 """The absent condition of a map whose channels lie in [-1, 1]: a value that no present map takes.
@@ -16,7 +17,7 @@ Zero would not do: a crop without instances has maps that are zero everywhere, a
 
 def absent_map(like: Signal) -> Signal:
     """The map that is `ABSENT` everywhere, in the shape, dtype and device of `like`."""
-    return Signal(like.data.new_full(like.data.shape, ABSENT))
+    return constant_map(torch.full(like.data.shape[1:2], ABSENT), like)
 
 
 def _distinct(kinds: tuple[str, ...]) -> tuple[str, ...]:

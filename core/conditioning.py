@@ -55,6 +55,11 @@ class Signal:
     data: Tensor
     mask: Tensor | None = None
 
+    @property
+    def constant(self) -> bool:
+        """Whether this is a map that is the same at every pixel, by its strides: an expanded (B, C, 1, 1)."""
+        return self.data.ndim == 4 and self.data.stride()[2:] == (0, 0)
+
     def counting(self) -> Tensor:
         """The mask of tokens (B, L) bool, spelt out where there is none: every token counts."""
         if self.mask is not None:
@@ -76,6 +81,10 @@ def merge(signals: Sequence[Signal], kind: SpecKind) -> Signal:
     """Several signals of one kind as one: maps and vectors joined on channels, tokens on length."""
     if len(signals) == 1:
         return signals[0]
+    if all(s.constant for s in signals):
+        size = signals[0].data.shape[2:]
+        pixels = torch.cat([s.data[:, :, :1, :1] for s in signals], dim=1)
+        return Signal(pixels.expand(-1, -1, *size))
     data = torch.cat([s.data for s in signals], dim=1)
     if kind != "tokens":
         return Signal(data)
@@ -151,7 +160,16 @@ class Conditioner(nn.Module, ABC):
 
     @abstractmethod
     def null(self, like: Signal) -> Signal:
-        """The absent condition, in the shape of `like`, distinct from every present one."""
+        """The absent condition, in the shape of `like`, distinct from every present one.
+
+        A map that is the same at every pixel is best given as an expanded view (`constant_map`): what
+        injectors prepare of it is then a small patch.
+        """
+
+
+def constant_map(pixel: Tensor, like: Signal) -> Signal:
+    """A map that is `pixel` (C,) everywhere, in the shape, dtype and device of `like`: a view."""
+    return Signal(pixel.to(like.data)[None, :, None, None].expand_as(like.data))
 
 
 def at(signal: Signal, rows: Tensor | slice) -> Signal:

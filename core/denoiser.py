@@ -1,9 +1,11 @@
 """Backbone + conditioners + injections: the network as training and sampling see it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from .backbone import Backbone, Inject
 from .conditioning import Conditioner, Observation, Signal, Spec, at, merge
@@ -13,7 +15,8 @@ from .recipe import DiffusionSection
 from .sample import Sample
 from .schedule import NoiseSchedule
 
-States = dict[str, list[tuple[Injector, State]]]
+States = dict[str, list[tuple[Injector, State | Signal]]]
+"""Per site, what enters there: an injector and its state, or the signal where it prepares at every step."""
 
 
 class Injection(nn.Module):
@@ -97,9 +100,16 @@ class Denoiser(nn.Module):
         return tuple(self.conditioners)
 
     @property
-    def encoder_sees_condition(self) -> bool:
-        """Whether any condition enters in or before the encoder; otherwise guidance runs it once."""
-        return any(site.sees_encoder for site in self.injected)
+    def encoder_conditions(self) -> frozenset[str]:
+        """The conditions that enter in or before the encoder: guidance runs it once for branches that agree
+        on these."""
+        encoder = {site.name for site in self.backbone.sites if site.sees_encoder}
+        return frozenset(
+            name
+            for injection in self.injections
+            if isinstance(injection, Injection) and encoder & set(injection.sites)
+            for name in injection.sources
+        )
 
     def conditioner(self, name: str) -> Conditioner:
         """A conditioner by name."""
@@ -117,8 +127,8 @@ class Denoiser(nn.Module):
         return {name: c.collate([c.observe(f) for f in fields]) for name, c in self.by_name.items()}
 
     def encode(self, observations: Mapping[str, Observation]) -> dict[str, Signal]:
-        """Every condition of a batch, encoded on the device of its observations."""
-        return {name: c.encode(observations[name]) for name, c in self.by_name.items()}
+        """Every condition of a batch, encoded on the device of its observations; maps in channels_last."""
+        return {name: _channels_last(c.encode(observations[name])) for name, c in self.by_name.items()}
 
     def drop(self, signals: Mapping[str, Signal], absent: Mapping[str, Tensor]) -> dict[str, Signal]:
         """The signals, with the rows marked in absent[name] (B,) bool replaced by the absent condition."""
@@ -132,11 +142,40 @@ class Denoiser(nn.Module):
         like = signals if names else {k: at(v, slice(1)) for k, v in signals.items()}
         return {k: v if k in names else self.conditioner(k).null(v) for k, v in like.items()}
 
-    def prepare(self, signals: Mapping[str, Signal]) -> States:
-        """All that depends on the conditions alone, per site: computed once, used at every step."""
+    def prepare(self, signals: Mapping[str, Signal], budget: int | None = None) -> States:
+        """All that depends on the conditions alone, per site: computed once, used at every step.
+
+        Parameters
+        ----------
+        signals : mapping name -> Signal
+        budget : int or None
+            Most bytes that are kept; None is no limit. Coarse sites come first: theirs are many and small. A
+            site beyond the budget keeps the signal, which all such sites share, and prepares at every step:
+            the same numbers, bit for bit. With 0 nothing is kept (training: nothing but what autograd needs).
+
+        Returns
+        -------
+        States
+        """
+        entries = list(self._entries(signals))
+        kept: list[State | Signal] = [signal for _, _, signal in entries]
+        left, refused = budget, set()
+        for k in sorted(range(len(entries)), key=lambda k: -entries[k][1].site.stride):
+            _, injector, signal = entries[k]
+            form = (type(injector), id(signal), injector.site.stride, injector.site.channels)
+            if left == 0 or form in refused:
+                continue
+            state = injector.prepare(signal)
+            if left is not None:
+                size = nbytes(state)
+                if size > left:
+                    refused.add(form)
+                    continue
+                left -= size
+            kept[k] = state
         states: States = {}
-        for site, injector, signal in self._entries(signals):
-            states.setdefault(site, []).append((injector, injector.prepare(signal)))
+        for (site, injector, _), ready in zip(entries, kept, strict=True):
+            states.setdefault(site, []).append((injector, ready))
         return states
 
     def _entries(self, signals: Mapping[str, Signal]) -> Iterator[tuple[str, Injector, Signal]]:
@@ -153,28 +192,29 @@ class Denoiser(nn.Module):
 
         def inject(site: str, h: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
             for injector, state in states.get(site, ()):
-                h = injector.inject(h, state, scale, shift)
-            return h
-
-        return inject
-
-    def live(self, signals: Mapping[str, Signal]) -> Inject:
-        """The same, preparing at the site itself: under checkpointing nothing is kept for backward."""
-        entries: dict[str, list[tuple[Injector, Signal]]] = {}
-        for name, injector, signal in self._entries(signals):
-            entries.setdefault(name, []).append((injector, signal))
-
-        def inject(site: str, h: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-            for injector, signal in entries.get(site, ()):
-                h = injector.inject(h, injector.prepare(signal), scale, shift)
+                ready = injector.prepare(state) if isinstance(state, Signal) else state
+                h = injector.inject(h, ready, scale, shift)
             return h
 
         return inject
 
     def forward(self, x: Tensor, t: Tensor, signals: Mapping[str, Signal]) -> Tensor:
         """The raw prediction (B, 3 or 6, H, W) of x (B, 3, H, W) at time steps t (B,), fp32."""
-        inject = self.live(signals)
+        # prepared at the site itself: under checkpointing nothing of it is kept for the backward pass
+        inject = self.bind(self.prepare(signals, budget=0))
         return self.backbone.decode(self.backbone.encode(x, t, inject), inject).float()
+
+
+def _channels_last(signal: Signal) -> Signal:
+    if signal.data.ndim != 4 or signal.constant:
+        return signal
+    return replace(signal, data=signal.data.contiguous(memory_format=torch.channels_last))
+
+
+def nbytes(states: States | State) -> int:
+    """Bytes that prepared states hold; what they share counts once, and a signal that is kept not at all."""
+    storages = [t.untyped_storage() for t in tree_leaves(states) if isinstance(t, Tensor)]
+    return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
 
 def to_device(observations: Mapping[str, Observation], device: torch.device) -> dict[str, Observation]:

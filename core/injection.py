@@ -81,7 +81,7 @@ class Injector(nn.Module, ABC):
         Returns
         -------
         dict of str -> Tensor
-            Each with the batch as its first dimension.
+            Each with the batch as its first dimension, or one row that stands for all.
         """
 
     @abstractmethod

@@ -1,8 +1,15 @@
 """bf16 where the machine computes it, fp32 elsewhere. Never fp16."""
 
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
 import torch
+from torch import Tensor, nn
 
 from .recipe import Precision
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def native_bf16(device: torch.device) -> bool:
@@ -20,3 +27,46 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(
         device.type, dtype=torch.bfloat16, enabled=precision == "bf16" and native_bf16(device)
     )
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Within the block nothing is cast to bf16, whatever is so around it."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def lowered(module: Module, precision: Precision) -> Module:
+    """A copy for sampling in which the weights that autocast would cast at every step are cast once.
+
+    Those are the weights of convolutions and of self-attention; all others stay as they are and are shared
+    with `module`, and so do norms, time embeddings and conditioners compute in fp32.
+
+    Parameters
+    ----------
+    module : nn.Module
+        On its device; it is not changed.
+    precision : {'fp32', 'bf16'}
+
+    Returns
+    -------
+    nn.Module
+        `module` itself where there is nothing to cast: in fp32, and where bf16 is not native.
+    """
+    from .attention import SelfAttention  # which imports this module
+
+    device = next(module.parameters()).device
+    if precision != "bf16" or not native_bf16(device):
+        return module
+    # everything that is in the memo stands for itself in the copy
+    memo: dict[int, Tensor] = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            cast = list(layer.parameters())
+        elif isinstance(layer, SelfAttention):
+            cast = [*layer.qkv.parameters(), *layer.proj.parameters()]
+        else:
+            continue
+        for p in cast:
+            memo[id(p)] = nn.Parameter(p.detach().to(torch.bfloat16), requires_grad=False)
+    return copy.deepcopy(module, memo)

@@ -1,19 +1,22 @@
 """From prepared conditions to images: guided solver steps in which only what depends on x_t is computed."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from . import kernels
+from .backbone import Features
 from .conditioning import Signal
-from .denoiser import Denoiser
+from .denoiser import Denoiser, States, nbytes
 from .diffusion import Denoised, denoise
-from .guidance import combine, plan
-from .precision import autocast
+from .graphs import StepGraphs
+from .guidance import Branch, combine, plan
+from .precision import autocast, lowered
 from .recipe import SampleSection
-from .schedule import spaced_steps
 from .seeds import seed_for
-from .solvers import Solver
+from .solvers import Model, Solver
 
 
 class SampleNoise:
@@ -41,17 +44,22 @@ class SampleNoise:
         return torch.stack(rows).to(self.device, memory_format=torch.channels_last)
 
 
-class GuidedModel:
-    """The guided denoiser of the walked schedule, its conditions prepared once: (x, i) -> Denoised.
+class Sampler:
+    """Paints batches of conditions with one network, one solver and one set of settings.
+
+    What does not depend on x_t is computed once: the weights are cast when the sampler is made, conditions
+    are prepared once per batch, the absent conditions of guidance once per size, and the part of the backbone
+    that sees no condition, or the same ones in two branches, once per step.
 
     Parameters
     ----------
     denoiser : Denoiser
-    signals : mapping name -> Signal
+        In evaluation mode. Its weights must not change while the sampler is used.
     settings : SampleSection
-        `steps`, `spacing`, `guidance`, `clip` and `precision` are read.
-    on_step : callable or None
-        Called after each evaluation.
+        Where `steps` or `spacing` is None, it is the solver's own.
+    solver : Solver
+    budget : int or None
+        Most bytes of prepared states, see `Denoiser.prepare`; None is no limit. It changes no result.
 
     Attributes
     ----------
@@ -65,83 +73,104 @@ class GuidedModel:
     """
 
     def __init__(
-        self,
-        denoiser: Denoiser,
-        signals: Mapping[str, Signal],
-        settings: SampleSection,
-        *,
-        on_step: Callable[[], None] | None = None,
+        self, denoiser: Denoiser, settings: SampleSection, solver: Solver, *, budget: int | None = None
     ) -> None:
-        d = denoiser.diffusion
-        self.denoiser = denoiser
-        self.settings = settings
-        self.schedule = denoiser.schedule.respace(spaced_steps(d.timesteps, settings.steps, settings.spacing))
-        self._on_step = on_step
-        self._branches = plan(settings.guidance, denoiser.names, d.variance)
-        with autocast(_device(denoiser), settings.precision):
-            self._injects = [
-                denoiser.bind(denoiser.prepare(denoiser.present(signals, b.present))) for b in self._branches
-            ]
+        self.network = lowered(denoiser, settings.precision)
+        self.settings = solver.settle(settings, len(denoiser.schedule))
+        self.solver = solver
+        self.budget = budget
+        self.device = next(denoiser.parameters()).device
+        self.schedule = denoiser.schedule.walk(*self.settings.walk)
+        self._branches = plan(settings.guidance, denoiser.names, denoiser.diffusion.variance)
+        self._absent: dict[tuple[torch.Size, ...], States] = {}
+        self._graphs = StepGraphs(self.evaluate) if self.device.type == "cuda" and kernels.enabled() else None
 
-    def __call__(self, x: Tensor, i: int) -> Denoised:
-        """What the network sees of x (B, 3, H, W) at step `i` of the schedule."""
-        d, backbone = self.denoiser.diffusion, self.denoiser.backbone
-        index = torch.full((len(x),), i, device=x.device)
-        t = self.schedule.timesteps[i].to(x.device).expand(len(x))
+    @torch.inference_mode()
+    def prepare(self, signals: Mapping[str, Signal]) -> list[States]:
+        """The states of each branch of guidance, the absent condition's kept for the next batch."""
+        with autocast(self.device, self.settings.precision):
+            # the absent conditions first: they are small, and serve every batch
+            order = sorted(range(len(self._branches)), key=lambda k: len(self._branches[k].present))
+            states: dict[int, States] = {}
+            left = self.budget
+            for k in order:
+                states[k] = self._branch_states(self._branches[k], signals, left)
+                left = None if left is None else max(0, left - nbytes(states[k]))
+        return [states[k] for k in range(len(order))]
+
+    def _branch_states(self, branch: Branch, signals: Mapping[str, Signal], budget: int | None) -> States:
+        present = self.network.present(signals, branch.present)
+        if branch.present:
+            return self.network.prepare(present, budget)
+        key = tuple(signal.data.shape for signal in present.values())
+        if key not in self._absent:
+            self._absent[key] = self.network.prepare(present, budget)
+        return self._absent[key]
+
+    def evaluate(self, states: Sequence[States], x: Tensor, t: Tensor) -> Tensor:
+        """The guided raw prediction (B, 3 or 6, H, W) fp32 of x (B, 3, H, W) at time steps t (B,)."""
+        network, outputs = self.network, []
+        shared: dict[frozenset[str], Features] = {}
         with autocast(x.device, self.settings.precision):
-            if self.denoiser.encoder_sees_condition:
-                every = [backbone.encode(x, t, inject) for inject in self._injects]
-            else:
-                every = [backbone.encode(x, t, self._injects[-1])] * len(self._injects)
-            outputs = [
-                backbone.decode(features, inject).float()
-                for features, inject in zip(every, self._injects, strict=True)
-            ]
-        raw = combine(self._branches, outputs, d.variance)
-        if self._on_step is not None:
-            self._on_step()
-        return denoise(self.schedule, d.prediction, d.variance, raw, x, index, clip=self.settings.clip)
+            for branch, of_branch in zip(self._branches, states, strict=True):
+                inject = network.bind(of_branch)
+                seen = branch.present & network.encoder_conditions
+                if seen not in shared:
+                    shared[seen] = network.backbone.encode(x, t, inject)
+                outputs.append(network.backbone.decode(shared[seen], inject).float())
+        return combine(self._branches, outputs, network.diffusion.variance)
 
+    def model(self, signals: Mapping[str, Signal], on_step: Callable[[], None] | None = None) -> Model:
+        """The guided denoiser of these conditions, (x, i) -> Denoised, as solvers call it.
 
-def draw(
-    denoiser: Denoiser,
-    signals: Mapping[str, Signal],
-    *,
-    ids: Sequence[str],
-    size: tuple[int, int],
-    settings: SampleSection,
-    solver: Solver,
-    seed: int,
-    on_step: Callable[[], None] | None = None,
-) -> Tensor:
-    """Images of a batch of conditions.
+        Parameters
+        ----------
+        signals : mapping name -> Signal
+        on_step : callable or None
+            Called after each evaluation.
+        """
+        states = self.prepare(signals)
+        evaluate = self._graphs.bind(states) if self._graphs is not None else partial(self.evaluate, states)
+        d, schedule, clip = self.network.diffusion, self.schedule, self.settings.clip
 
-    Parameters
-    ----------
-    denoiser : Denoiser
-        In evaluation mode.
-    signals : mapping name -> Signal
-        One row per id.
-    ids : sequence of str
-        Unique; the noise is drawn from them.
-    size : (int, int)
-        Height and width in pixels, multiples of the backbone's `multiple`.
-    settings : SampleSection
-    solver : Solver
-    seed : int
-    on_step : callable or None
-        Called after each step.
+        def model(x: Tensor, i: int) -> Denoised:
+            index = torch.full((len(x),), i, device=x.device)
+            raw = evaluate(x, schedule.timesteps[i].to(x.device).expand(len(x)))
+            if on_step is not None:
+                on_step()
+            return denoise(schedule, d.prediction, d.variance, raw, x, index, clip=clip)
 
-    Returns
-    -------
-    Tensor (B, 3, H, W) float32 in [-1, 1]
-    """
-    with torch.inference_mode():
-        model = GuidedModel(denoiser, signals, settings, on_step=on_step)
-        noise = SampleNoise(seed, ids, (3, *size), _device(denoiser))
-        x = solver(model, noise(), model.schedule, noise=noise, eta=settings.eta)
+        return model
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        signals: Mapping[str, Signal],
+        *,
+        ids: Sequence[str],
+        size: tuple[int, int],
+        seed: int,
+        on_step: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Images of a batch of conditions.
+
+        Parameters
+        ----------
+        signals : mapping name -> Signal
+            One row per id.
+        ids : sequence of str
+            Unique; the noise is drawn from them.
+        size : (int, int)
+            Height and width in pixels, multiples of the backbone's `multiple`.
+        seed : int
+        on_step : callable or None
+            Called after each evaluation of the network.
+
+        Returns
+        -------
+        Tensor (B, 3, H, W) float32 in [-1, 1]
+        """
+        noise = SampleNoise(seed, ids, (3, *size), self.device)
+        model = self.model(signals, on_step)
+        x: Tensor = self.solver(model, noise(), self.schedule, noise=noise, eta=self.settings.eta)
         return x.clamp(-1, 1)
-
-
-def _device(denoiser: Denoiser) -> torch.device:
-    return next(denoiser.parameters()).device

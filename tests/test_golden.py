@@ -14,8 +14,8 @@ from msdm_kit.core.injection import match_sites
 from msdm_kit.core.losses import training_losses
 from msdm_kit.core.recipe import DiffusionSection, SampleSection
 from msdm_kit.core.sample import Sample
-from msdm_kit.core.sampling import GuidedModel
-from msdm_kit.core.schedule import NoiseSchedule, spaced_steps
+from msdm_kit.core.sampling import Sampler
+from msdm_kit.core.schedule import NoiseSchedule
 from msdm_kit.core.solvers import ddim, ddpm
 from msdm_kit.plugins.convert_sdm import convert, describe
 from msdm_kit.plugins.injectors.spade import Spade, SpadeConfig
@@ -114,8 +114,8 @@ def test_trajectory(golden, name, part):
     g = golden(name)
     words = g.arguments["sampling"][part]
     settings = SampleSection(guidance=words["guidance"], **spacing(words["respacing"]))
-    model = GuidedModel(build(g, part), {"map": Signal(g["in.y"])}, settings)
-    schedule = model.schedule
+    sampler = Sampler(build(g, part), settings, SOLVERS[words["solver"]])
+    model, schedule = sampler.model({"map": Signal(g["in.y"])}), sampler.schedule
     assert schedule.timesteps.flip(0).tolist() == g[f"{part}.timesteps"].tolist()
     torch.testing.assert_close(
         schedule.alphas_cumprod.flip(0), g[f"{part}.alphas_cumprod"], rtol=1e-9, atol=0
@@ -130,7 +130,7 @@ def test_trajectory(golden, name, part):
     noises = iter(g.tensors.get(drawn, ()))
     with torch.no_grad():
         x = g[f"{words['noise']}.noise"]
-        final = SOLVERS[words["solver"]](watched, x, schedule, noise=lambda: next(noises), eta=words["eta"])
+        final = sampler.solver(watched, x, schedule, noise=lambda: next(noises), eta=words["eta"])
     assert relative(seen[1], g[f"{part}.first"]) < RELATIVE
     assert relative(seen[len(schedule) // 2 + 1], g[f"{part}.middle"]) < RELATIVE
     # the reference takes sqrt(1 - abar) of the first step in fp32, where cancellation costs four digits
@@ -154,7 +154,7 @@ def test_posterior(golden, name, respacing):
         keep = g[f"{prefix}.keep"]
     else:
         words = spacing(respacing)
-        schedule = schedule.respace(spaced_steps(len(schedule), words["steps"], words["spacing"]))
+        schedule = schedule.walk(words["steps"], words["spacing"])
         keep = torch.arange(len(schedule))
     ours = {
         "betas": schedule.betas,
@@ -174,10 +174,12 @@ def test_posterior(golden, name, respacing):
 
 def test_leading_is_the_references_ddim(golden):
     g = golden("schedules")
+    schedule = NoiseSchedule.named("linear")
     for count, stride in zip(g["ddim.counts"].tolist(), g["ddim.strides"].tolist(), strict=True):
-        assert spaced_steps(1000, count, "leading") == list(range(0, 1000, stride))
+        assert schedule.walk(count, "leading").timesteps.tolist() == list(range(0, 1000, stride))
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 10, 19, 20, 25, 40, 50, 100, 250, 500])
 def test_linspace_is_the_references_plain_count(golden, count):
-    assert spaced_steps(1000, count, "linspace") == golden("schedules")[f"steps.{count}"].tolist()
+    walked = NoiseSchedule.named("linear").walk(count, "linspace")
+    assert walked.timesteps.tolist() == golden("schedules")[f"steps.{count}"].tolist()

@@ -4,11 +4,15 @@ import pytest
 import torch
 
 from msdm_kit.core.dataset import FieldDataset
+from msdm_kit.core.denoiser import to_device
+from msdm_kit.core.recipe import SampleSection
+from msdm_kit.core.sampling import Sampler
+from msdm_kit.core.solvers import ddim
 from msdm_kit.plugins.pipeline import Pipeline
 from msdm_kit.plugins.recipe_files import load_recipe
 from msdm_kit.plugins.training import train
 
-from .toy import toy_folder
+from .toy import SIDE, observations, toy_denoiser, toy_folder
 
 pytestmark = pytest.mark.gpu
 
@@ -55,3 +59,33 @@ def test_bf16_samples_on_the_gpu_stay_near_fp32(folder, run):
         next(iter(pipeline.sample(fields, precision=precision))).image for precision in ("fp32", "bf16")
     )
     assert abs(exact - fast).mean() < 0.05
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_graphs_change_no_sample(precision):
+    denoiser = toy_denoiser("spade", "cross").to("cuda").to(memory_format=torch.channels_last)
+    settings = SampleSection(steps=6, guidance=2.0, precision=precision)
+    images = []
+    for on in (True, False):
+        sampler = Sampler(denoiser, settings, ddim)
+        if not on:
+            sampler._graphs = None
+        for seed in (0, 1):  # the second batch goes through what the first one recorded
+            seen = to_device(observations(denoiser, 3, seed), torch.device("cuda"))
+            with torch.no_grad():
+                signals = denoiser.encode(seen)
+            images.append(sampler.draw(signals, ids=["a", "b", "c"], size=(SIDE, SIDE), seed=seed))
+    for with_graph, without in zip(images[:2], images[2:], strict=True):
+        assert float((with_graph - without).abs().max()) < (1e-4 if precision == "fp32" else 0.05)
+
+
+def test_the_step_is_recorded_once_per_shape():
+    denoiser = toy_denoiser("spade").to("cuda")
+    sampler = Sampler(denoiser, SampleSection(steps=6), ddim)
+    for seed in (0, 1):
+        with torch.no_grad():
+            signals = denoiser.encode(to_device(observations(denoiser, 2, seed), torch.device("cuda")))
+        sampler.draw(signals, ids=["a", "b"], size=(SIDE, SIDE), seed=seed)
+    (recorded,) = sampler._graphs._recorded.values()
+    assert recorded._replay is not None
+    assert not recorded.failed

@@ -2,13 +2,15 @@ import pytest
 import torch
 
 from msdm_kit.core.conditioning import at
+from msdm_kit.core.denoiser import nbytes
 from msdm_kit.core.diffusion import denoise
 from msdm_kit.core.guidance import combine, plan
+from msdm_kit.core.precision import native_bf16
 from msdm_kit.core.recipe import DiffusionSection, SampleSection
-from msdm_kit.core.sampling import GuidedModel, SampleNoise, draw
+from msdm_kit.core.sampling import SampleNoise, Sampler
 from msdm_kit.core.solvers import ddim, ddpm
 
-from ..toy import SIDE, observations, toy_denoiser
+from ..toy import SIDE, observations, same, toy_denoiser
 
 IDS = ["a", "b", "c"]
 CPU = torch.device("cpu")
@@ -21,15 +23,12 @@ def signals_of(denoiser):
 
 
 def paint(denoiser, signals, ids=IDS, seed=0, solver="ddim", **settings):
-    return draw(
-        denoiser,
-        signals,
-        ids=ids,
-        size=(SIDE, SIDE),
-        settings=SampleSection(**{"steps": 4, **settings}),
-        solver=SOLVERS[solver],
-        seed=seed,
-    )
+    return sampler_of(denoiser, solver, **settings).draw(signals, ids=ids, size=(SIDE, SIDE), seed=seed)
+
+
+def sampler_of(denoiser, solver="ddim", budget=None, **settings):
+    settings = SampleSection(**{"steps": 4, "spacing": "trailing", **settings})
+    return Sampler(denoiser, settings, SOLVERS[solver], budget=budget)
 
 
 def test_noise_is_the_samples_own():
@@ -82,16 +81,16 @@ def test_the_batch_does_not_matter(sizes, solver, guidance):
 
 def test_guidance_1_is_the_plain_network():
     denoiser = toy_denoiser("spade", "film")
-    signals, settings = signals_of(denoiser), SampleSection(steps=5, clip=False)
-    model = GuidedModel(denoiser, signals, settings)
+    signals = signals_of(denoiser)
+    sampler = sampler_of(denoiser, steps=5, clip=False)
     x = torch.randn(3, 3, SIDE, SIDE)
     with torch.no_grad():
-        out = model(x, 2)
-        t = model.schedule.timesteps[2].expand(3)
+        out = sampler.model(signals)(x, 2)
+        t = sampler.schedule.timesteps[2].expand(3)
         raw = denoiser(x, t, signals)
         d = denoiser.diffusion
-        plain = denoise(model.schedule, d.prediction, d.variance, raw, x, torch.full((3,), 2), clip=False)
-    assert model.schedule.timesteps.tolist() == [199, 399, 599, 799, 999]
+        plain = denoise(sampler.schedule, d.prediction, d.variance, raw, x, torch.full((3,), 2), clip=False)
+    assert sampler.schedule.timesteps.tolist() == [199, 399, 599, 799, 999]
     assert torch.equal(out.x0, plain.x0)
     assert torch.equal(paint(denoiser, signals, guidance={"film": 1.0}), paint(denoiser, signals))
 
@@ -103,18 +102,18 @@ def test_guidance_is_the_sum_over_whole_networks(guidance, names, variance):
     """Sharing the encoder and preparing at one row change nothing."""
     denoiser = toy_denoiser(*names, diffusion=DiffusionSection(variance=variance))
     signals = signals_of(denoiser)
-    model = GuidedModel(denoiser, signals, SampleSection(steps=5, guidance=guidance, clip=False))
+    sampler = sampler_of(denoiser, steps=5, guidance=guidance, clip=False)
     x, index = torch.randn(3, 3, SIDE, SIDE), torch.full((3,), 2)
     branches = plan(guidance, names)
     with torch.no_grad():
         outputs = []
         for b in branches:
             absent = {n: torch.ones(3, dtype=torch.bool) for n in names if n not in b.present}
-            t = model.schedule.timesteps[index]
+            t = sampler.schedule.timesteps[index]
             outputs.append(denoiser(x, t, denoiser.drop(signals, absent)))
         raw = combine(branches, outputs, variance)
-        expected = denoise(model.schedule, "eps", variance, raw, x, index, clip=False)
-        out = model(x, 2)
+        expected = denoise(sampler.schedule, "eps", variance, raw, x, index, clip=False)
+        out = sampler.model(signals)(x, 2)
     torch.testing.assert_close(out.x0, expected.x0, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(out.log_variance, expected.log_variance, rtol=1e-4, atol=1e-4)
 
@@ -126,7 +125,8 @@ def test_guidance_is_the_sum_over_whole_networks(guidance, names, variance):
         (("spade", "cross"), 2.0, 1, 2),
         (("spade", "cross"), {"spade": 2.0, "cross": 3.0}, 1, 3),
         (("spade", "film"), 2.0, 2, 2),
-        ((), 2.0, 1, 1),
+        (("film", "spade"), {"film": 1.0, "spade": 2.0}, 1, 2),
+        ((), 1.0, 1, 1),
     ],
 )
 def test_nothing_is_computed_twice(names, guidance, encoders, decoders, monkeypatch):
@@ -149,17 +149,72 @@ def test_nothing_is_computed_twice(names, guidance, encoders, decoders, monkeypa
     def step():
         calls["step"] += 1
 
-    draw(
-        denoiser,
-        signals,
-        ids=IDS,
-        size=(SIDE, SIDE),
-        settings=SampleSection(steps=3, guidance=guidance),
-        solver=ddim,
-        seed=0,
-        on_step=step,
-    )
+    sampler = sampler_of(denoiser, steps=3, guidance=guidance)
+    sampler.draw(signals, ids=IDS, size=(SIDE, SIDE), seed=0, on_step=step)
     assert calls == {"encode": 3 * encoders, "decode": 3 * decoders, "prepare": decoders, "step": 3}
+    # of the second batch only what is present is prepared: the absent condition is that of the first
+    sampler.draw(signals, ids=IDS, size=(SIDE, SIDE), seed=1)
+    absent = decoders > 1 and guidance != {"film": 1.0, "spade": 2.0}
+    assert calls["prepare"] == (2 * decoders - absent if names else 1)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_budget_changes_no_bit(precision, guidance):
+    denoiser = toy_denoiser("spade", "cross")
+    signals, changes = signals_of(denoiser), {"precision": precision, "guidance": guidance}
+    whole = sampler_of(denoiser, **changes)
+    everything = sum(nbytes(states) for states in whole.prepare(signals))
+    images = whole.draw(signals, ids=IDS, size=(SIDE, SIDE), seed=0)
+    held = []
+    for budget in (0, 1000, everything // 2, everything):
+        sampler = sampler_of(denoiser, budget=budget, **changes)
+        held.append(sum(nbytes(states) for states in sampler.prepare(signals)))
+        assert held[-1] <= budget
+        assert torch.equal(sampler.draw(signals, ids=IDS, size=(SIDE, SIDE), seed=0), images)
+    assert 0 == held[0] <= held[1] < held[2] < held[3] == everything
+
+
+def test_the_absent_condition_of_one_size_serves_all_batches():
+    denoiser = toy_denoiser("spade", "cross")
+    signals = signals_of(denoiser)
+    sampler = sampler_of(denoiser, guidance=2.0)
+    first, second = (
+        sampler.prepare(signals),
+        sampler.prepare({k: at(s, slice(1)) for k, s in signals.items()}),
+    )
+    assert first[0] is second[0]
+    assert first[1] is not second[1]
+    with torch.no_grad():
+        wide = denoiser.encode({**observations(denoiser, 1), "spade": {"data": torch.randn(1, 4, 8, 24)}})
+    assert sampler.prepare(wide)[0] is not first[0]
+    # a constant map is prepared as a patch, whatever the size of the field
+    assert nbytes(first[0]) * 3 < nbytes(second[1])
+
+
+def test_weights_are_cast_once_and_only_where_it_pays():
+    denoiser = toy_denoiser("spade", "cross")
+    before = {n: t.clone() for n, t in denoiser.state_dict().items()}
+    network = sampler_of(denoiser, precision="bf16").network
+    assert sampler_of(denoiser).network is denoiser
+    if not native_bf16(CPU):
+        assert network is denoiser
+        return
+    dtypes = {n: p.dtype for n, p in network.named_parameters()}
+    cast = {n for n, dtype in dtypes.items() if dtype == torch.bfloat16}
+    assert "backbone.input_conv.weight" in cast
+    assert any(".gamma_beta." in n for n in cast)
+    assert any(".qkv." in n for n in cast)
+    own = dict(denoiser.named_parameters())
+    for name, p in network.named_parameters():
+        if name in cast:
+            torch.testing.assert_close(p, own[name].bfloat16())
+        else:
+            assert p is own[name]
+    parents = {n.split(".")[-2] for n in cast}
+    assert not parents & {"norm", "in_norm", "out_norm", "head_norm", "emb", "q", "out"}
+    assert not any(n.startswith(("backbone.time_embed", "conditioners")) for n in cast)
+    assert same(denoiser.state_dict(), before)
 
 
 def test_clipping_holds_at_every_step():
@@ -167,8 +222,8 @@ def test_clipping_holds_at_every_step():
     signals = signals_of(denoiser)
     x = 30 * torch.randn(3, 3, SIDE, SIDE)
     with torch.no_grad():
-        free = GuidedModel(denoiser, signals, SampleSection(steps=2, clip=False))(x, 1)
-        held = GuidedModel(denoiser, signals, SampleSection(steps=2))(x, 1)
+        free = sampler_of(denoiser, steps=2, clip=False).model(signals)(x, 1)
+        held = sampler_of(denoiser, steps=2).model(signals)(x, 1)
     assert float(free.x0.abs().max()) > 1
     torch.testing.assert_close(held.x0, free.x0.clamp(-1, 1))
 
@@ -186,7 +241,5 @@ def test_any_multiple_is_a_size():
     with torch.no_grad():
         data = torch.randn(1, 4, 6, 10)
         signals = denoiser.encode({"spade": {"data": data}})
-    out = draw(
-        denoiser, signals, ids=["a"], size=(6, 10), settings=SampleSection(steps=2), solver=ddpm, seed=0
-    )
+    out = sampler_of(denoiser, "ddpm", steps=2).draw(signals, ids=["a"], size=(6, 10), seed=0)
     assert out.shape == (1, 3, 6, 10)
