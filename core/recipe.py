@@ -6,16 +6,32 @@ is built (`msdm_kit.plugins.build`), so that the engine knows no concrete plugin
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from .errors import did_you_mean
 
 Precision = Literal["fp32", "bf16"]
 Prediction = Literal["eps", "x0", "v"]
 Variance = Literal["fixed_small", "fixed_large", "learned_range"]
-Spacing = Literal["leading", "trailing", "linspace"]
+Spacing = Literal["leading", "trailing", "linspace", "logsnr", "karras"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def _auto_or_bool(value: Any) -> Any:
+    if value != "auto" and not isinstance(value, bool):
+        raise ValueError(f"{value!r} is not legal; legal: auto, true, false")
+    return value
+
+
+def _auto_or_count(value: Any) -> Any:
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise ValueError(f"{value!r} is not legal; legal: auto, or a whole number from 0")
+    return value
+
+
+AutoBool = Annotated[bool | Literal["auto"], BeforeValidator(_auto_or_bool)]
+AutoCount = Annotated[int | Literal["auto"], BeforeValidator(_auto_or_count)]
 
 
 class Section(BaseModel):
@@ -94,10 +110,14 @@ class TrainSection(Section):
     decay: Literal["constant", "cosine"] = Field("constant", description="Learning rate after warm-up.")
     clip: float | None = Field(1.0, gt=0, description="Norm to which gradients are clipped; null: never.")
     precision: Precision = Field("bf16", description="Of the forward pass; weights and losses stay fp32.")
-    checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    checkpointing: AutoBool = Field(
+        "auto", description="Recompute activations in the backward pass; auto: where memory needs it."
+    )
     ema: EmaSection = EmaSection()
     seed: int = 0
-    workers: int = Field(0, ge=0, description="Loader processes; 0 loads in the main one.")
+    workers: AutoCount = Field(
+        "auto", description="Loader processes; 0 loads in the main one; auto: by the device and its cores."
+    )
     validate_every: int = Field(1000, ge=1, description="Optimiser steps.")
     preview_every: int = Field(1000, ge=1, description="Optimiser steps.")
     save_every: int = Field(1000, ge=1, description="Optimiser steps.")
@@ -112,13 +132,31 @@ class TrainSection(Section):
 class SampleSection(Section):
     """Defaults of sampling; each but `clip` is a flag of `msdm-kit sample`."""
 
-    solver: str = "ddim"
-    steps: int = Field(40, ge=1)
-    spacing: Spacing = "trailing"
+    solver: str = "unipc"
+    steps: int | None = Field(None, ge=1, description="null: the solver's own number.")
+    spacing: Spacing | None = Field(None, description="Which time steps; null: the solver's own.")
     eta: float = Field(0.0, ge=0.0, le=1.0)
     guidance: float | dict[str, float] = Field(1.0, description="One scale, or one per conditioner.")
     clip: bool = Field(True, description="Clip the denoised image to [-1, 1] at every step.")
     precision: Precision = "fp32"
+    memory: int | None = Field(
+        None,
+        ge=0,
+        description="Most bytes of prepared conditions; null: half of the free memory. Changes no result.",
+    )
+
+    @property
+    def walk(self) -> tuple[int, Spacing]:
+        """Number of steps and spacing, of settings in which `Solver.settle` has filled in both.
+
+        Raises
+        ------
+        ValueError
+            One of them is None.
+        """
+        if self.steps is None or self.spacing is None:
+            raise ValueError(f"steps {self.steps} and spacing {self.spacing}: settle them first")
+        return self.steps, self.spacing
 
 
 class Recipe(Section):
@@ -149,7 +187,7 @@ class Recipe(Section):
         unused = known - set(used)
         if unused:
             raise ValueError(f"conditioners.{min(unused)}: no injector takes it; name it in a `from`")
-        if self.sample.steps > self.diffusion.timesteps:
+        if (self.sample.steps or 0) > self.diffusion.timesteps:
             raise ValueError(
                 f"sample.steps: {self.sample.steps} steps of a schedule of {self.diffusion.timesteps} "
                 f"(diffusion.timesteps); take at most as many"

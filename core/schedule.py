@@ -1,6 +1,7 @@
 """Noise schedules and respacing."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +10,11 @@ from torch import Tensor
 
 from .errors import MsdmError
 from .recipe import Spacing
+
+NOISIEST = -5.1
+"""Half log-SNR where `logsnr` and `karras` begin: all but noise. The cosine schedule goes on to -9.9."""
+RHO = 7.0
+"""Of Karras et al. 2022, equation 5: larger puts more steps to low noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,41 +125,96 @@ class NoiseSchedule:
         previous = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
         return NoiseSchedule(1 - kept / previous, self.timesteps[steps])
 
+    @cached_property
+    def half_log_snr(self) -> Tensor:
+        """lambda = log(sqrt(abar) / sqrt(1 - abar)) (N,) float64, descending (Lu et al. 2022, section 3)."""
+        return 0.5 * self.snr.log()
 
-def spaced_steps(timesteps: int, n: int, spacing: Spacing) -> list[int]:
-    """`n` of `timesteps` indices, ascending: the one list from which every solver works.
+    def walk(self, n: int, spacing: Spacing) -> "NoiseSchedule":
+        """The schedule of `n` of these steps, which is all that a solver works from.
 
-    Parameters
-    ----------
-    timesteps : int
-        T, the length of the schedule.
-    n : int
-        1 to T.
-    spacing : {'leading', 'trailing', 'linspace'}
-        ``leading``: 0, s, 2 s, ... with the stride s = ceil(T / n), guided-diffusion's ``ddimN``; where that
-        gives fewer than n steps, floor(k T / n). Mostly stops before T - 1, the purest noise. ``trailing``:
-        round((k + 1) T / n) - 1, which starts at T - 1 (Lin et al. 2024, table 2).
-        ``linspace``: both ends (guided-diffusion's ``"N"``).
+        Parameters
+        ----------
+        n : int
+            1 to N.
+        spacing : {'leading', 'trailing', 'linspace', 'logsnr', 'karras'}
+            ``leading``: 0, s, 2 s, ... with the stride s = ceil(N / n), guided-diffusion's ``ddimN``; where
+            that gives fewer than n steps, floor(k N / n). Mostly stops before N - 1, the purest noise.
+            ``trailing``: round((k + 1) N / n) - 1, which starts at N - 1 (Lin et al. 2024, table 2).
+            ``linspace``: both ends (guided-diffusion's ``"N"``).
+            ``logsnr``: uniform in lambda (Lu et al. 2022, section 3.4), from the last step with lambda of
+            `NOISIEST` or more; to the nearest steps, and to their neighbours where two would be the same.
+            ``karras``: the same ends, uniform in sigma^(1/7) with sigma = exp(-lambda) (Karras et al. 2022,
+            equation 5).
 
-    Raises
-    ------
-    MsdmError
-        `n` is out of range.
+        Raises
+        ------
+        MsdmError
+            `n` is out of range.
 
-    Examples
-    --------
-    >>> spaced_steps(1000, 4, "leading")
-    [0, 250, 500, 750]
-    >>> spaced_steps(1000, 4, "trailing")
-    [249, 499, 749, 999]
-    >>> spaced_steps(1000, 4, "linspace")
-    [0, 333, 666, 999]
-    """
-    if not 1 <= n <= timesteps:
-        raise MsdmError(f"cannot take {n} steps of a schedule of {timesteps}; legal: 1 to {timesteps}")
-    if spacing == "leading":
-        steps = list(range(0, timesteps, -(-timesteps // n)))
-        return steps if len(steps) == n else [k * timesteps // n for k in range(n)]
-    if spacing == "trailing" or n == 1:
-        return [round((k + 1) * timesteps / n) - 1 for k in range(n)]
-    return [round(k * (timesteps - 1) / (n - 1)) for k in range(n)]
+        Examples
+        --------
+        >>> schedule = NoiseSchedule.cosine()
+        >>> for spacing in ("leading", "trailing", "linspace", "logsnr", "karras"):
+        ...     print(schedule.walk(4, spacing).timesteps.tolist())
+        [0, 250, 500, 750]
+        [249, 499, 749, 999]
+        [0, 333, 666, 999]
+        [0, 110, 883, 995]
+        [0, 523, 968, 995]
+        """
+        if not 1 <= n <= len(self):
+            raise MsdmError(f"cannot take {n} steps of a schedule of {len(self)}; legal: 1 to {len(self)}")
+        return self.respace(_SPACINGS[spacing](self, n))
+
+
+def _leading(schedule: NoiseSchedule, n: int) -> list[int]:
+    steps = list(range(0, len(schedule), -(-len(schedule) // n)))
+    return steps if len(steps) == n else [k * len(schedule) // n for k in range(n)]
+
+
+def _trailing(schedule: NoiseSchedule, n: int) -> list[int]:
+    return [round((k + 1) * len(schedule) / n) - 1 for k in range(n)]
+
+
+def _linspace(schedule: NoiseSchedule, n: int) -> list[int]:
+    last = len(schedule) - 1
+    return [round(k * last / (n - 1)) for k in range(n)] if n > 1 else [last]
+
+
+def _logsnr(schedule: NoiseSchedule, n: int) -> list[int]:
+    return _nearest(schedule, n, lambda first, last: torch.linspace(first, last, n, dtype=torch.float64))
+
+
+def _karras(schedule: NoiseSchedule, n: int) -> list[int]:
+    def between(first: float, last: float) -> Tensor:
+        ends = math.exp(first / RHO), math.exp(last / RHO)
+        return RHO * torch.linspace(*ends, n, dtype=torch.float64).log()
+
+    return _nearest(schedule, n, between)
+
+
+def _nearest(schedule: NoiseSchedule, n: int, between: Callable[[float, float], Tensor]) -> list[int]:
+    """The n distinct steps nearest to the log sigmas that `between` puts between the ends."""
+    log_sigma = -schedule.half_log_snr
+    last = max(int((log_sigma <= -NOISIEST).sum()), n) - 1
+    if n == 1:
+        return [last]
+    log_sigma = log_sigma[: last + 1].contiguous()
+    wanted = between(float(log_sigma[0]), float(log_sigma[-1]))
+    above = torch.searchsorted(log_sigma, wanted).clamp(1, last)
+    nearer_below = wanted - log_sigma[above - 1] < log_sigma[above] - wanted
+    steps = (above - nearer_below.long()).tolist()
+    # low noise levels lie far apart in lambda, where several wanted ones meet at a step
+    for k in range(1, n):
+        steps[k] = max(steps[k], steps[k - 1] + 1)
+    return [min(step, last - (n - 1 - k)) for k, step in enumerate(steps)]
+
+
+_SPACINGS: dict[Spacing, Callable[[NoiseSchedule, int], list[int]]] = {
+    "leading": _leading,
+    "trailing": _trailing,
+    "linspace": _linspace,
+    "logsnr": _logsnr,
+    "karras": _karras,
+}

@@ -1,21 +1,114 @@
-"""Solvers of the reverse process. Each is a short function of one contract.
+"""Solvers of the reverse process: the contract, and those that need one step at a time.
 
-`model(x, i)` says what the network sees at step `i` of the schedule that is being walked; `noise()` draws
-standard normal noise in the shape of x, from each sample's own generator.
+A solver is a short function of `(model, x, schedule, *, noise, eta)`. It walks the schedule from its last
+step to its first and returns x_0; every coefficient is a function of the schedule's alphas_cumprod, in fp64.
+`model(x, i)` says what the network sees at step `i` of that schedule; `noise()` draws standard normal noise
+in the shape of x, from each sample's own generator. The decorator `solver` makes it a `Solver`, which also
+knows its own number of steps and spacing; that is what a plugin hands out.
 """
 
 from collections.abc import Callable
+from functools import update_wrapper
 
 from torch import Tensor
 
 from .diffusion import Denoised
+from .errors import MsdmError
+from .recipe import SampleSection, Spacing
 from .schedule import NoiseSchedule
 
 Model = Callable[[Tensor, int], Denoised]
 Noise = Callable[[], Tensor]
-Solver = Callable[..., Tensor]
+Walk = Callable[..., Tensor]
 
 
+class Solver:
+    """A solver and its own defaults. Calling it calls the function.
+
+    Parameters
+    ----------
+    walk : callable (model, x, schedule, *, noise, eta) -> Tensor
+    steps : int or None
+        Its own number of steps; None is every step of the schedule.
+    spacing : Spacing
+        Its own.
+    evaluations : callable (int) -> int
+        Evaluations of the model in so many steps.
+    deterministic : bool
+        It draws no noise when eta is 0.
+    """
+
+    def __init__(
+        self,
+        walk: Walk,
+        *,
+        steps: int | None,
+        spacing: Spacing,
+        evaluations: Callable[[int], int] = lambda steps: steps,
+        deterministic: bool = True,
+    ) -> None:
+        self.walk = walk
+        self.steps = steps
+        self.spacing = spacing
+        self.evaluations = evaluations
+        self.deterministic = deterministic
+        update_wrapper(self, walk)
+
+    def __call__(
+        self, model: Model, x: Tensor, schedule: NoiseSchedule, *, noise: Noise, eta: float = 0.0
+    ) -> Tensor:
+        return self.walk(model, x, schedule, noise=noise, eta=eta)
+
+    def settle(self, settings: SampleSection, timesteps: int) -> SampleSection:
+        """The settings with `steps` and `spacing` filled in where they are None.
+
+        Parameters
+        ----------
+        settings : SampleSection
+        timesteps : int
+            T of the schedule; the solver's own number of steps is cut to it.
+
+        Raises
+        ------
+        MsdmError
+            More steps are asked for than there are.
+        """
+        own = timesteps if self.steps is None else min(self.steps, timesteps)
+        steps, spacing = settings.steps or own, settings.spacing or self.spacing
+        if steps > timesteps:
+            raise MsdmError(
+                f"cannot take {steps} steps of a schedule of {timesteps}; legal: 1 to {timesteps}"
+            )
+        return settings.model_copy(update={"steps": steps, "spacing": spacing})
+
+
+def solver(
+    *,
+    steps: int | None,
+    spacing: Spacing,
+    evaluations: Callable[[int], int] = lambda steps: steps,
+    deterministic: bool = True,
+) -> Callable[[Walk], Solver]:
+    """Decorate a function as a `Solver`, with its parameters.
+
+    Examples
+    --------
+    >>> @solver(steps=10, spacing="logsnr")
+    ... def straight(model, x, schedule, *, noise, eta=0.0):
+    ...     return model(x, len(schedule) - 1).x0
+    >>> straight.steps
+    10
+    """
+
+    def decorate(walk: Walk) -> Solver:
+        return Solver(
+            walk, steps=steps, spacing=spacing, evaluations=evaluations, deterministic=deterministic
+        )
+
+    return decorate
+
+
+@solver(steps=None, spacing="linspace", deterministic=False)
 def ddpm(model: Model, x: Tensor, schedule: NoiseSchedule, *, noise: Noise, eta: float = 0.0) -> Tensor:
     """Ancestral sampling (Ho et al. 2020, algorithm 2).
 
@@ -42,8 +135,9 @@ def ddpm(model: Model, x: Tensor, schedule: NoiseSchedule, *, noise: Noise, eta:
     return x
 
 
+@solver(steps=40, spacing="leading")
 def ddim(model: Model, x: Tensor, schedule: NoiseSchedule, *, noise: Noise, eta: float = 0.0) -> Tensor:
-    """DDIM (Song et al. 2021, equation 12).
+    """DDIM (Song et al. 2021, equation 12); its own steps are the ``ddim40`` of the SDM and MSDM papers.
 
     Parameters
     ----------
@@ -64,3 +158,29 @@ def ddim(model: Model, x: Tensor, schedule: NoiseSchedule, *, noise: Noise, eta:
         if eta > 0 and i > 0:
             x = x + float(sigma) * noise()
     return x
+
+
+@solver(steps=20, spacing="logsnr", evaluations=lambda steps: 2 * steps - 1)
+def heun(model: Model, x: Tensor, schedule: NoiseSchedule, *, noise: Noise, eta: float = 0.0) -> Tensor:
+    """Heun's method in x / sqrt(abar) over sigma = exp(-lambda) (Karras et al. 2022, algorithm 1, no churn).
+
+    Each step evaluates the model at both its ends, but for the last, an Euler step to x_0.
+
+    Parameters
+    ----------
+    model, x, schedule
+        As in `ddpm`.
+    noise, eta
+        Not used.
+
+    Returns
+    -------
+    Tensor (B, 3, H, W)
+    """
+    alpha, sigma = schedule.alphas_cumprod.sqrt().tolist(), (1 - schedule.alphas_cumprod).sqrt().tolist()
+    for i in range(len(schedule) - 1, 0, -1):
+        p = model(x, i)
+        euler = alpha[i - 1] * p.x0 + sigma[i - 1] * p.eps
+        change = sigma[i - 1] - alpha[i - 1] / alpha[i] * sigma[i]
+        x = euler + 0.5 * change * (model(euler, i - 1).eps - p.eps)
+    return model(x, 0).x0

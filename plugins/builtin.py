@@ -49,10 +49,13 @@ def msdm_kit_backbones() -> list[Plugin]:
 
 @hookimpl
 def msdm_kit_solvers() -> list[Plugin]:
-    home = "msdm_kit.core.solvers"
+    single, multi = "msdm_kit.core.solvers", "msdm_kit.core.multistep"
     return [
-        Plugin("ddpm", "Ancestral sampling (Ho et al. 2020).", lazy(f"{home}:ddpm")),
-        Plugin("ddim", "Deterministic at eta 0 (Song et al. 2021).", lazy(f"{home}:ddim")),
+        Plugin("ddpm", "Ancestral sampling (Ho et al. 2020).", lazy(f"{single}:ddpm")),
+        Plugin("ddim", "Deterministic at eta 0 (Song et al. 2021).", lazy(f"{single}:ddim")),
+        Plugin("heun", "Two evaluations a step (Karras et al. 2022).", lazy(f"{single}:heun")),
+        Plugin("dpmpp_2m", "DPM-Solver++(2M) (Lu et al. 2022).", lazy(f"{multi}:dpmpp_2m")),
+        Plugin("unipc", "Predictor and corrector (Zhao et al. 2023).", lazy(f"{multi}:unipc")),
     ]
 
 
@@ -73,4 +76,27 @@ def msdm_kit_datasets() -> list[Plugin]:
             "Small histology fields with nucleus and cell masks, for the quickstart.",
             partial(Path, _HERE / "datasets" / "histology-nuclei"),
         )
+    ]
+
+
+@hookimpl
+def msdm_kit_importers() -> list[Plugin]:
+    home = "msdm_kit.plugins.importers"
+    return [
+        Plugin("ascii", "Text masks of the MICCAI nuclei challenges.", lazy(f"{home}.ascii:ASCII")),
+        Plugin("cellpose", "Cellpose: x_masks, x_cp_masks, x_seg.npy.", lazy(f"{home}.cellpose:Cellpose")),
+        Plugin("coco", "COCO instances: polygons and run-length codes.", lazy(f"{home}.coco:COCO")),
+        Plugin("consep", "CoNSeP and others: .mat with inst_map.", lazy(f"{home}.consep:CoNSeP")),
+        Plugin("dsb2018", "Data Science Bowl 2018: folders, or CSV.", lazy(f"{home}.dsb2018:DSB2018")),
+        Plugin(
+            "hovernet_output",
+            "What HoVer-Net writes for tiles: mat or json.",
+            lazy(f"{home}.hovernet_output:HoVerNetOutput"),
+        ),
+        Plugin("monuseg", "Aperio ImageScope XML, as of MoNuSeg.", lazy(f"{home}.monuseg:MoNuSeg")),
+        Plugin("native", "The layout of msdm-kit itself.", lazy(f"{home}.native:Native")),
+        Plugin("nuinsseg", "NuInsSeg: label TIFF or ImageJ outlines.", lazy(f"{home}.nuinsseg:NuInsSeg")),
+        Plugin("pannuke", "PanNuke: folds of .npy, or their ZIPs.", lazy(f"{home}.pannuke:PanNuke")),
+        Plugin("qupath", "QuPath GeoJSON: cells or annotations.", lazy(f"{home}.qupath:QuPath")),
+        Plugin("stardist", "StarDist: images/x and masks/x.", lazy(f"{home}.stardist:StarDist")),
     ]

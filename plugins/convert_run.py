@@ -145,7 +145,6 @@ def converted_recipe(
             "variance": "learned_range" if shape.learned_variance else "fixed_small",
         },
         "train": load_recipe(TRAINING).train.model_dump(),
-        "sample": {"steps": min(40, timesteps)},
     }
     try:
         return Recipe.model_validate(data)

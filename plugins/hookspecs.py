@@ -17,7 +17,7 @@ import pluggy
 from .descriptor import Plugin
 
 PROJECT = "msdm_kit"
-KINDS = ("conditioner", "injector", "backbone", "solver", "recipe", "dataset")
+KINDS = ("conditioner", "injector", "backbone", "solver", "recipe", "dataset", "importer")
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -56,3 +56,8 @@ def msdm_kit_recipes() -> list[Plugin]:  # type: ignore[empty-body]
 @hookspec
 def msdm_kit_datasets() -> list[Plugin]:  # type: ignore[empty-body]
     """Data sets that come with a package; each loads the `pathlib.Path` of a folder with a manifest."""
+
+
+@hookspec
+def msdm_kit_importers() -> list[Plugin]:  # type: ignore[empty-body]
+    """Formats of data sets; each loads a subclass of `msdm_kit.plugins.importers.base.Importer`."""

@@ -17,12 +17,12 @@ from ..core.denoiser import Denoiser, to_device
 from ..core.errors import MsdmError, did_you_mean
 from ..core.recipe import Precision, Recipe, SampleSection
 from ..core.sample import Image, Sample
-from ..core.sampling import draw
+from ..core.sampling import Sampler
 from .build import build_conditioners, build_denoiser
-from .device import pick_device
-from .host import get_host
+from .device import free_memory, pick_device
 from .recipe_schema import one_line
 from .run import Run, run_facts, saved_recipe
+from .solver import load_solver
 
 MODELS = Path(__file__).parent / "models"
 
@@ -69,6 +69,7 @@ class Pipeline:
         self.denoiser = denoiser.eval()
         self.weights_hash = weights_hash
         self.step = step
+        self._sampler: Sampler | None = None
 
     @property
     def device(self) -> torch.device:
@@ -119,7 +120,10 @@ class Pipeline:
         save_tensors(path, tensors, run_facts(self.recipe, self.denoiser, self.step))
 
     def settings(self, **changes: Any) -> SampleSection:
-        """The recipe's sampling settings with some changed; None changes nothing.
+        """The recipe's sampling settings with some changed, steps and spacing filled in.
+
+        None changes nothing. The recipe's steps and spacing belong to its solver: another one takes its own
+        where they are not given here.
 
         Raises
         ------
@@ -127,11 +131,14 @@ class Pipeline:
             A setting is unknown or illegal, or guidance is asked of a condition that was never dropped.
         """
         given = {k: v for k, v in changes.items() if v is not None}
+        own = self.recipe.sample.model_dump()
+        if given.get("solver", own["solver"]) != own["solver"]:
+            own |= {"steps": None, "spacing": None}
         try:
-            settings = SampleSection.model_validate({**self.recipe.sample.model_dump(), **given})
+            settings = SampleSection.model_validate({**own, **given})
         except ValidationError as error:
             raise MsdmError(f"sample: {one_line(error, SampleSection)}") from None
-        get_host().get("solver", settings.solver)
+        settings = load_solver(settings.solver).settle(settings, len(self.denoiser.schedule))
         scales = settings.guidance
         names = self.denoiser.names
         if not isinstance(scales, dict):
@@ -200,36 +207,42 @@ class Pipeline:
         twice = {i for i in ids if ids.count(i) > 1}
         if twice:
             raise MsdmError(f"field id {min(twice)!r} comes twice; noise is drawn from it: make ids unique")
+        sampler = self._sampler_of(chosen)
         for _, group in groupby(fields, key=lambda field: field.size):
             same = list(group)
             for start in range(0, len(same), batch):
-                yield from self._batch(same[start : start + batch], seed, chosen, on_step)
+                yield from self._batch(same[start : start + batch], seed, sampler, on_step)
+
+    def _sampler_of(self, settings: SampleSection) -> Sampler:
+        """The sampler of these settings; the last one is kept, with what it prepared for every batch."""
+        if self._sampler is None or self._sampler.settings != settings:
+            self._sampler = None  # its memory is free before the next one's is asked for
+            budget = settings.memory if settings.memory is not None else free_memory(self.device) // 2
+            self._sampler = Sampler(self.denoiser, settings, load_solver(settings.solver), budget=budget)
+        return self._sampler
 
     def _batch(
         self,
         fields: Sequence[Sample],
         seed: int,
-        settings: SampleSection,
+        sampler: Sampler,
         on_step: Callable[[int], None] | None,
     ) -> Iterator[Synthetic]:
         denoiser = self.denoiser
         padded = [pad_to_multiple(f, denoiser.backbone.multiple) for f in fields]
         with torch.inference_mode():
             signals = denoiser.encode(to_device(denoiser.observe(padded), self.device))
-        images = draw(
-            denoiser,
+        images = sampler.draw(
             signals,
             ids=[f.id for f in fields],
             size=padded[0].size,
-            settings=settings,
-            solver=get_host().load("solver", settings.solver),
             seed=seed,
             on_step=None if on_step is None else lambda: on_step(len(fields)),
         )
         height, width = fields[0].size
         for field, image in zip(fields, images.float().cpu().numpy(), strict=True):
             cut: Image = np.ascontiguousarray(image[:, :height, :width])
-            yield Synthetic(field, cut, seed, settings)
+            yield Synthetic(field, cut, seed, sampler.settings)
 
 
 def find_weights(run: str | Path) -> Path:

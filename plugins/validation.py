@@ -13,7 +13,7 @@ from ..core.optimise import Optimiser
 from ..core.pictures import SheetRow, save_sheet
 from ..core.recipe import Recipe
 from ..core.sample import Sample
-from ..core.sampling import draw
+from ..core.sampling import Sampler
 from ..core.seeds import seed_for
 from ..core.solvers import Solver
 
@@ -69,24 +69,18 @@ class Validation:
         denoiser = self.optimiser.denoiser
         denoiser.eval()
         fields = [self._window(self.dataset[i]) for i in range(min(PREVIEW_FIELDS, len(self.dataset)))]
-        settings = self.recipe.sample
+        settings = self.solver.settle(self.recipe.sample, len(denoiser.schedule))
+        steps, _ = settings.walk
         settings = settings.model_copy(
-            update={"steps": min(settings.steps, PREVIEW_STEPS), "precision": self.recipe.train.precision}
+            update={"steps": min(steps, PREVIEW_STEPS), "precision": self.recipe.train.precision}
         )
         rows = []
         with self.optimiser.ema.applied():
+            sampler = Sampler(denoiser, settings, self.solver)
             for field in fields:
                 with torch.no_grad():
                     signals = denoiser.encode(to_device(denoiser.observe([field]), self.optimiser.device))
-                image = draw(
-                    denoiser,
-                    signals,
-                    ids=[field.id],
-                    size=field.size,
-                    settings=settings,
-                    solver=self.solver,
-                    seed=self.recipe.train.seed,
-                )
+                image = sampler.draw(signals, ids=[field.id], size=field.size, seed=self.recipe.train.seed)
                 rows.append(SheetRow(field.id, field.image, field.masks, image[0].cpu().numpy()))
         save_sheet(path, rows, title)
 

@@ -6,9 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msdm_kit.core.errors import MsdmError
-from msdm_kit.core.schedule import NoiseSchedule, spaced_steps
+from msdm_kit.core.schedule import NOISIEST, NoiseSchedule
 
-SPACINGS = ["leading", "trailing", "linspace"]
+SPACINGS = ["leading", "trailing", "linspace", "logsnr", "karras"]
+
+
+def steps_of(schedule, n, spacing):
+    return schedule.walk(n, spacing).timesteps.tolist()
 
 
 @pytest.mark.parametrize("timesteps", [21, 100, 1000])
@@ -56,10 +60,9 @@ def test_derived_arrays(name):
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_respacing_keeps_the_noise_levels(name, spacing):
     full = NoiseSchedule.named(name)
-    kept = spaced_steps(1000, 37, spacing)
-    s = full.respace(kept)
+    s = full.walk(37, spacing)
+    kept = s.timesteps.tolist()
     torch.testing.assert_close(s.alphas_cumprod, full.alphas_cumprod[kept], rtol=1e-10, atol=0)
-    assert s.timesteps.tolist() == kept
     again = s.respace([0, 5, 36])
     # 1 - beta keeps 8 digits where the last abar is 1e-9
     expected = full.alphas_cumprod[[kept[0], kept[5], kept[36]]]
@@ -85,35 +88,69 @@ def test_one_step_is_finite():
         assert values.isfinite().all()
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.data(), st.sampled_from(SPACINGS), st.integers(1, 4000))
-def test_spaced_steps(data, spacing, timesteps):
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.sampled_from(SPACINGS), st.sampled_from(["linear", "cosine"]), st.integers(21, 1500))
+def test_a_walk_has_n_ascending_steps(data, spacing, name, timesteps):
     n = data.draw(st.integers(1, timesteps))
-    steps = spaced_steps(timesteps, n, spacing)
+    steps = steps_of(NoiseSchedule.named(name, timesteps), n, spacing)
     assert len(steps) == n
     assert all(a < b for a, b in zip(steps, steps[1:], strict=False))
     assert steps[0] >= 0
     assert steps[-1] < timesteps
-    if spacing == "leading" or (spacing == "linspace" and n > 1):
+    if spacing == "leading" or (spacing != "trailing" and n > 1):
         assert steps[0] == 0
-    if spacing != "leading" or n == timesteps:
+    if spacing in ("trailing", "linspace") or n == timesteps:
         assert steps[-1] == timesteps - 1
 
 
+@pytest.mark.parametrize("name", ["linear", "cosine"])
 @pytest.mark.parametrize("spacing", SPACINGS)
-def test_all_steps_are_all_steps(spacing):
-    assert spaced_steps(1000, 1000, spacing) == list(range(1000))
+def test_all_steps_are_all_steps(name, spacing):
+    assert steps_of(NoiseSchedule.named(name), 1000, spacing) == list(range(1000))
 
 
 def test_known_lists():
-    assert spaced_steps(1000, 40, "leading") == list(range(0, 1000, 25))
-    linspace = spaced_steps(1000, 40, "linspace")
+    schedule = NoiseSchedule.linear()
+    assert steps_of(schedule, 40, "leading") == list(range(0, 1000, 25))
+    linspace = steps_of(schedule, 40, "linspace")
     assert linspace == [round(k * 999 / 39) for k in range(40)]
     assert (linspace[:3], linspace[-2:]) == ([0, 26, 51], [973, 999])
-    assert spaced_steps(1000, 40, "trailing") == list(range(24, 1000, 25))
+    assert steps_of(schedule, 40, "trailing") == list(range(24, 1000, 25))
 
 
-@pytest.mark.parametrize("n", [0, 11])
+@pytest.mark.parametrize(("name", "last"), [("linear", 999), ("cosine", 995)])
+@pytest.mark.parametrize("spacing", ["logsnr", "karras"])
+def test_the_noisiest_step(name, last, spacing):
+    """Of the cosine schedule the last four steps are left out, down to a half log-SNR of -9.9."""
+    full = NoiseSchedule.named(name)
+    for n in (1, 2, 12, 100):
+        assert steps_of(full, n, spacing)[-1] == last
+    assert full.half_log_snr[last] >= NOISIEST
+    assert last == 999 or full.half_log_snr[last + 1] < NOISIEST
+    assert steps_of(full, 998, spacing)[-1] == max(last, 997)
+
+
+def uniform(first, last, n):
+    return [first + (last - first) * k / (n - 1) for k in range(n)]
+
+
+@pytest.mark.parametrize("n", [2, 5, 9])
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("spacing", ["logsnr", "karras"])
+def test_each_step_is_the_nearest_of_all(name, spacing, n):
+    full = NoiseSchedule.named(name)
+    lam = full.half_log_snr
+    last = steps_of(full, n, spacing)[-1]
+    ends = float(lam[0]), float(lam[last])
+    if spacing == "logsnr":
+        wanted = uniform(*ends, n)
+    else:
+        # Karras et al. 2022, equation 5
+        wanted = [-math.log(root**7) for root in uniform(*(math.exp(-e / 7) for e in ends), n)]
+    assert steps_of(full, n, spacing) == [int((lam - w).abs().argmin()) for w in wanted]
+
+
+@pytest.mark.parametrize("n", [0, 31])
 def test_too_many_or_too_few(n):
-    with pytest.raises(MsdmError, match=f"cannot take {n} steps of a schedule of 10; legal: 1 to 10"):
-        spaced_steps(10, n, "leading")
+    with pytest.raises(MsdmError, match=f"cannot take {n} steps of a schedule of 30; legal: 1 to 30"):
+        NoiseSchedule.linear(30).walk(n, "leading")

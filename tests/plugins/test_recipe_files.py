@@ -78,8 +78,6 @@ def test_sdm_and_sdm_hv_share_the_injection():
         "diffusion.schedule: 'cosine' -> 'linear'",
         "diffusion.variance: 'fixed_small' -> 'learned_range'",
         "train.optimizer: 'adam' -> 'adamw'",
-        "sample.solver: 'ddim' -> 'ddpm'",
-        "sample.steps: 40 -> 1000",
         "sample.guidance: 1.0 -> 1.5",
     ]
 

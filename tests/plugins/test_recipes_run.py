@@ -7,7 +7,7 @@ import torch
 
 from msdm_kit.core.checkpoint import load_tensors
 from msdm_kit.core.recipe import SampleSection
-from msdm_kit.core.sampling import draw
+from msdm_kit.core.sampling import Sampler
 from msdm_kit.plugins.build import build_conditioners, build_denoiser
 from msdm_kit.plugins.host import get_host
 from msdm_kit.plugins.recipe_files import load_recipe
@@ -50,7 +50,7 @@ def test_every_recipe_trains_and_samples(name, tmp_path):
             {n: c.collate([c.observe(s) for s in samples]) for n, c in conditioners.items()}
         )
     settings = SampleSection(**{**recipe.sample.model_dump(), "precision": "fp32"})
-    solver = HOST.load("solver", settings.solver)
-    out = draw(denoiser, signals, ids=["x", "y"], size=(32, 32), settings=settings, solver=solver, seed=0)
+    sampler = Sampler(denoiser, settings, HOST.load("solver", settings.solver))
+    out = sampler.draw(signals, ids=["x", "y"], size=(32, 32), seed=0)
     assert out.shape == (2, 3, 32, 32)
     assert out.isfinite().all()
