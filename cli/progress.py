@@ -14,7 +14,7 @@ from .console import say
 if TYPE_CHECKING:
     from ..core.optimise import StepReport
     from ..core.recipe import TrainSection
-    from ..plugins import painting, training
+    from ..plugins import painting, sweep, training
 
 LINE_EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
@@ -206,9 +206,9 @@ class SamplingProgress(_Shown):
                 say(self.console, f"note: {event.seen} of them are of the training split")
             for note in event.notes:
                 say(self.console, f"note: {note}")
-            self._pace = Pace(event.fields * event.steps, 200)
+            self._pace = Pace(event.fields * event.evaluations, 200)
             self._pace.reached(0)
-            self._begin("painting", event.fields * event.steps)
+            self._begin("painting", event.fields * event.evaluations)
             return
         if isinstance(event, painting.Stepped):
             self._done += event.fields
@@ -220,4 +220,44 @@ class SamplingProgress(_Shown):
             f"remaining {duration(self._pace.remaining)}"
         )
         last = self.pairs == self.fields
-        self._show(self._done, text, f"step {self._done}/{self._pace.total}", now=last)
+        self._show(self._done, text, f"evaluation {self._done}/{self._pace.total}", now=last)
+
+
+class SweepProgress(_Shown):
+    """A listener of `sweep`; a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._pace = Pace(0, 1)
+        self._done = self.tried = self.trials = 0
+
+    def __enter__(self) -> "SweepProgress":
+        super().__enter__()
+        return self
+
+    def __call__(self, event: "sweep.SweepPlanned | painting.Stepped | sweep.Point") -> None:
+        from ..plugins import painting, sweep
+
+        if isinstance(event, sweep.SweepPlanned):
+            self.trials = event.trials
+            what = "field" if event.fields == 1 else "fields"
+            say(
+                self.console,
+                f"trying {event.trials} combinations of solver, spacing and steps on {event.fields} {what}, "
+                f"{event.evaluations} evaluations in all, on {event.device}",
+            )
+            self._pace = Pace(event.evaluations, 200)
+            self._pace.reached(0)
+            self._begin("solver sweep", event.evaluations)
+            return
+        if isinstance(event, painting.Stepped):
+            self._done += event.fields
+            self._pace.reached(self._done)
+        else:
+            self.tried += 1
+        text = (
+            f"{self.tried}/{self.trials} tried  elapsed {duration(self._pace.elapsed)}  "
+            f"remaining {duration(self._pace.remaining)}"
+        )
+        last = self.tried == self.trials
+        self._show(self._done, text, f"evaluation {self._done}/{self._pace.total}", now=last)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..core.errors import MsdmError
 from .options import Device, Threads, set_threads
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ def train(
             metavar="RECIPE", help="A recipe by name (see msdm-kit recipes), or the path of a YAML file."
         ),
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="RUN", help="The run's folder, new or empty.", show_default=False)
-    ],
     data: Annotated[
         str,
         typer.Option(
@@ -35,6 +33,12 @@ def train(
             help="A data folder, or a data set by name.",
         ),
     ] = "histology-nuclei",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="The run's folder, new or empty.", show_default="required, but for --profile"
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,6 +56,10 @@ def train(
             help="Check all, print the recipe, parameters, memory and steps, and write nothing.",
         ),
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Train a few steps, print where their time goes, and write nothing."),
+    ] = False,
     device: Device = None,
     threads: Threads = None,
 ) -> None:
@@ -68,8 +76,16 @@ def train(
 
     set_threads(threads)
     pick_device(device)
+    if profile:
+        if dry_run or resume:
+            other = "--dry-run" if dry_run else "--resume"
+            raise MsdmError(f"--profile trains from the start and writes nothing; leave {other} out")
+        _profile(settings, data, device)
+        return
+    if out is None:
+        raise MsdmError("missing option --out: the run's folder, new or empty")
     if dry_run:
-        _dry_run(settings, data, out, resume)
+        _dry_run(settings, data, out, resume, device)
         return
     again = ["msdm-kit", "train", recipe, "--data", data, "--out", str(out)]
     for text in set_ or ():
@@ -100,12 +116,13 @@ def _train(recipe: "Recipe", data: str, out: Path, resume: bool, device: str | N
     say(console, f"the run is in {folder}; paint with: {painted}")
 
 
-def _dry_run(recipe: "Recipe", data: str, out: Path, resume: bool) -> None:
-    from ..plugins.estimate import LEFT_OUT, plan_run
+def _dry_run(recipe: "Recipe", data: str, out: Path, resume: bool, device: str | None) -> None:
+    from ..plugins.estimate import LEFT_OUT
+    from ..plugins.plan import plan_run
     from ..plugins.recipe_files import dump_recipe
     from .console import gigabytes, output, plain_table, say
 
-    plan = plan_run(recipe, data, out, resume=resume)
+    plan = plan_run(recipe, data, out, resume=resume, device=device)
     console = output()
     say(console, dump_recipe(recipe))
     table = plain_table("", "value", numbers=("value",))
@@ -135,3 +152,39 @@ def _dry_run(recipe: "Recipe", data: str, out: Path, resume: bool) -> None:
     for warning in plan.warnings:
         say(console, f"warning: {warning}", style="yellow")
     say(console, "dry run: nothing was written")
+
+
+def _profile(recipe: "Recipe", data: str, device: str | None) -> None:
+    from ..plugins.profile import profile_training
+    from .console import gigabytes, output, plain_table, say
+
+    found = profile_training(recipe, data, device=device)
+    console = output()
+    for note in found.notes:
+        say(console, f"note: {note}")
+    table = plain_table("part of a step", "ms", "share", numbers=("ms", "share"))
+    for name, seconds in (found.parts | {"step": found.seconds}).items():
+        table.add_row(name, f"{1e3 * seconds:.1f}", f"{100 * seconds / found.seconds:.1f} %")
+    console.print(table)
+    crops = plain_table("making one crop, on one core", "ms", numbers=("ms",))
+    for name, seconds in found.crop.items():
+        crops.add_row(name, f"{1e3 * seconds:.1f}")
+    console.print(crops)
+    checkpointing = "on" if found.checkpointing else "off"
+    say(
+        console,
+        f"on {found.device}: {found.images_per_second:.2f} images/s, {found.images} images per step, "
+        f"{found.workers} loader processes, checkpointing {checkpointing}",
+    )
+    if found.memory is not None:
+        say(console, f"peak memory: {gigabytes(found.memory)}")
+    if found.flops is not None:
+        reached, most = found.flops / found.seconds / 1e12, found.peak_flops / 1e12
+        say(
+            console,
+            f"model FLOP utilisation: {reached / most:.0%}, {reached:.3g} of the {most:.3g} TFLOP/s that a "
+            f"large matrix product reaches here",
+        )
+    for line in found.advice:
+        say(console, f"advice: {line}")
+    say(console, "profile: nothing was written")

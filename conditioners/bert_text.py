@@ -1,20 +1,25 @@
 """Metadata as text, encoded by BERT."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from ..core.conditioning import Conditioner, Observation, PluginConfig, Signal, Spec
 from ..core.errors import MsdmError
+from ..core.precision import full_precision
 from ..core.sample import Sample
 from .bert_checkpoint import find_model, load_weights, read_facts
 from .metadata import parse_template, read_column, require_columns
 from .wordpiece import SPECIAL, build_vocab, make_tokenizer
 
 EMBEDDED = "embedded"
+KEPT_TEXTS = 1024
+"""Encoded texts that a frozen encoder keeps; 100 MB where a text has 32 tokens of width 768."""
 _SEED = 0  # of the embedded encoder's weights: two runs begin alike whatever ran before
 
 _TINY = {
@@ -55,7 +60,7 @@ class BertText(Conditioner):
 
     The facts hold the vocabulary or tokenizer and the encoder's configuration, so that a trained model needs
     neither the training set nor the folder of the pretrained one. The pretrained weights themselves are read
-    by `initialise` when a run begins; later they are the run's own.
+    by `initialise` when a run begins; later they are the run's own. A frozen encoder reads each text once.
 
     MSDM (Winter et al. 2025, arXiv 2510.09121) encodes assay and indication with BERT-tiny.
     """
@@ -100,7 +105,12 @@ class BertText(Conditioner):
             self.encoder: nn.Module = BertModel(settings, add_pooling_layer=False)
             self.null_token = nn.Parameter(torch.randn(settings.hidden_size))
         self.encoder.requires_grad_(config.trainable)
+        self._kept: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+        self._kept_of: object = None
         self.train()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": OrderedDict(), "_kept_of": None}
 
     def initialise(self) -> None:
         """Load the weights of the pretrained model that the config names, if it names one.
@@ -142,9 +152,42 @@ class BertText(Conditioner):
         return {"ids": pad("ids", self._pad), "mask": pad("mask", 0)}
 
     def encode(self, batch: Observation) -> Signal:
-        with torch.set_grad_enabled(self.config.trainable and torch.is_grad_enabled()):
+        if any(p.requires_grad for p in self.encoder.parameters()):
             out = self.encoder(input_ids=batch["ids"], attention_mask=batch["mask"].long())
-        return Signal(out.last_hidden_state, batch["mask"])
+            return Signal(out.last_hidden_state, batch["mask"])
+        return Signal(self._recall(batch["ids"], batch["mask"]), batch["mask"])
+
+    def _recall(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states (B, L, D) of a frozen encoder, 0 where the mask is False.
+
+        Every distinct text is encoded once, by itself and in fp32, whatever it comes in a batch with; the
+        most recent `KEPT_TEXTS` are kept until the weights change or move.
+        """
+        weights = [(p.device, p.data_ptr(), p._version) for p in self.encoder.parameters()]
+        if weights != self._kept_of:
+            self._kept.clear()
+            self._kept_of = weights
+        rows = []
+        # one read-back from a GPU
+        for row in torch.where(mask, ids, -1).tolist():
+            text = tuple(token for token in row if token >= 0)
+            if text not in self._kept:
+                self._kept[text] = self._encode_text(text, ids.device)
+            self._kept.move_to_end(text)
+            rows.append(self._kept[text])
+        while len(self._kept) > KEPT_TEXTS:
+            self._kept.popitem(last=False)
+        out = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return F.pad(out, (0, 0, 0, ids.shape[1] - out.shape[1]))
+
+    def _encode_text(self, text: tuple[int, ...], device: torch.device) -> Tensor:
+        # what is kept may be met in training next: no tensor of inference mode, which autograd refuses
+        with torch.inference_mode(False), torch.no_grad(), full_precision(device):
+            ids = torch.tensor([text], device=device)
+            hidden: Tensor = self.encoder(
+                input_ids=ids, attention_mask=torch.ones_like(ids)
+            ).last_hidden_state
+        return hidden[0]
 
     def null(self, like: Signal) -> Signal:
         """One learned token; a text has two at least, so that the masks alone tell them apart."""

@@ -15,7 +15,7 @@ from .schedule import NoiseSchedule
 def extract(values: Tensor, index: Tensor, like: Tensor) -> Tensor:
     """values[index] (B,) as (B, 1, 1, 1) in fp32 (fp64 for fp64 images), on the device of `like`."""
     dtype = torch.promote_types(like.dtype, torch.float32)
-    picked = values[index.to(values.device)].to(device=like.device, dtype=dtype)
+    picked = values[index.to(values.device)].to(dtype).to(like.device, non_blocking=True)
     return picked.view(-1, *[1] * (like.ndim - 1))
 
 

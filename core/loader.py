@@ -19,6 +19,7 @@ from .dataset import FieldDataset
 from .errors import MsdmError
 from .fields import summary
 from .recipe import DataSection
+from .sample import Sample
 from .seeds import rng_for
 
 
@@ -95,19 +96,23 @@ class TrainingStream(Dataset[Crop]):
         if small:
             raise MsdmError(f"{summary(small)}, the smallest side is {min(map(min, dataset.sizes))}")
 
-    def __getitem__(self, n: int) -> Crop:
+    def sample(self, n: int) -> Sample:
+        """The n-th crop, augmented, before any condition has observed it."""
         epoch, position = divmod(n, len(self.dataset))
         if self._order is None or self._order[0] != epoch:
             order = rng_for(self.seed, "order", epoch).permutation(len(self.dataset))
             self._order = epoch, order
         sample = self.dataset[int(self._order[1][position])]
-        sample = augment(
+        return augment(
             sample,
             crop=self.data.crop,
             flips=self.data.flips,
             turns=self.data.turns,
             rng=rng_for(self.seed, "augment", epoch, sample.id),
         )
+
+    def __getitem__(self, n: int) -> Crop:
+        sample = self.sample(n)
         return Crop(
             image=torch.from_numpy(sample.image),
             observations={name: c.observe(sample) for name, c in self.conditioners.items()},

@@ -75,7 +75,8 @@ def variational_bound(
     true_log_variance = extract(schedule.posterior_log_variance, index, x_t)
     kl = _mean(normal_kl(true_mean, true_log_variance, p.mean, p.log_variance))
     nll = _mean(discretized_gaussian_nll(x0, p.mean, 0.5 * p.log_variance))
-    return torch.where(index.to(x_t.device) == 0, nll, kl) / math.log(2)
+    first = (index == 0).to(x_t.device, non_blocking=True)
+    return torch.where(first, nll, kl) / math.log(2)
 
 
 def min_snr_weight(schedule: NoiseSchedule, diffusion: DiffusionSection, index: Tensor) -> Tensor:
@@ -111,6 +112,7 @@ def training_losses(
     x0, x_t, noise : Tensor (B, 3, H, W)
         Image in [-1, 1], noisy image, noise.
     index : Tensor (B,) int64
+        Best on the CPU, where the schedule is: of a GPU's it is waited for.
 
     Returns
     -------
@@ -120,7 +122,7 @@ def training_losses(
     mse = _mean((out - target(schedule, diffusion.prediction, x0, noise, index)) ** 2)
     total = mse
     if diffusion.weighting == "min_snr":
-        total = min_snr_weight(schedule, diffusion, index) * mse
+        total = min_snr_weight(schedule, diffusion, index).to(mse.device, non_blocking=True) * mse
     vb = None
     if diffusion.variance == "learned_range":
         vb = variational_bound(schedule, diffusion, raw, x0, x_t, index)

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.profiler import record_function
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from .denoiser import Denoiser, to_device
 from .diffusion import q_sample
@@ -107,12 +109,13 @@ class Optimiser:
         for i, batch in enumerate(batches):
             losses = self._losses(batch, seed_for(self.section.seed, "diffusion", self.done, i))
             loss = losses.sum() / images
-            loss.backward()  # type: ignore[no-untyped-call]
+            with record_function("step.backward"):
+                loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        limit = self.section.clip if self.section.clip is not None else math.inf
-        norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), limit)
-        # one read-back for both numbers
-        loss_value, norm_value = torch.stack([total, norm]).tolist()
+        with record_function("step.clip"):
+            norm = get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+            # the one time in a step that the device is waited for: one read-back for both numbers
+            loss_value, norm_value = torch.stack([total, norm]).tolist()
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             self.optimizer.zero_grad(set_to_none=True)
             ids = [i for b in batches for i in b.ids]
@@ -124,34 +127,54 @@ class Optimiser:
         lr = learning_rate(self.section, self.done, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update()
+        limit = self.section.clip
+        # where the norm is smaller, every gradient would be multiplied by one
+        if limit is not None and norm_value > 0.999 * limit:
+            with record_function("step.clip"):
+                clip_grads_with_norm_(self.parameters.values(), limit, norm)
+        with record_function("step.optimiser"):
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        with record_function("step.ema"):
+            self.ema.update()
         self.done += 1
         return StepReport(self.done, loss_value, norm_value, lr, images)
 
     def _losses(self, batch: Batch, seed: int) -> Tensor:
         """Loss per image (B,), its noise and time steps drawn on the CPU from `seed`."""
-        device, denoiser = self.device, self.denoiser
         g = torch.Generator().manual_seed(seed)
         b = len(batch.ids)
-        index = torch.randint(len(denoiser.schedule), (b,), generator=g)
-        noise = torch.randn(batch.image.shape, generator=g)
-        absent = {n: (torch.rand(b, generator=g) < p).to(device) for n, p in self.drop.items()}
+        with record_function("step.draw"):
+            index = torch.randint(len(self.denoiser.schedule), (b,), generator=g)
+            noise = torch.randn(batch.image.shape, generator=g, pin_memory=self.device.type == "cuda")
+            absent = {n: torch.rand(b, generator=g) < p for n, p in self.drop.items()}
         return self.loss_at(batch, index, noise, absent)
 
     def loss_at(self, batch: Batch, index: Tensor, noise: Tensor, absent: Mapping[str, Tensor]) -> Tensor:
-        """Loss per image (B,) at given time steps (B,), noise (B, 3, H, W) and absent conditions (B,)."""
+        """Loss per image (B,) at given time steps (B,), noise (B, 3, H, W) and absent conditions (B,).
+
+        All are given on the CPU, where the schedule is: nothing waits for the device.
+        """
         device, denoiser = self.device, self.denoiser
-        x0 = batch.image.to(device, memory_format=torch.channels_last)
-        index, noise = index.to(device), noise.to(device, memory_format=torch.channels_last)
+        x0, noise = self._send(batch.image), self._send(noise)
         x_t = q_sample(denoiser.schedule, x0, index, noise)
         with autocast(device, self.section.precision):
-            signals = denoiser.encode(to_device(batch.observations, device))
-            raw = denoiser(x_t, index, denoiser.drop(signals, absent))
-        return training_losses(
-            denoiser.schedule, denoiser.diffusion, raw, x0=x0, x_t=x_t, noise=noise, index=index
-        ).total
+            with record_function("step.encode"):
+                signals = denoiser.encode(to_device(batch.observations, device))
+                signals = denoiser.drop(signals, {n: self._send(rows) for n, rows in absent.items()})
+            with record_function("step.network"):
+                raw = denoiser(x_t, self._send(index), signals)
+        with record_function("step.loss"):
+            return training_losses(
+                denoiser.schedule, denoiser.diffusion, raw, x0=x0, x_t=x_t, noise=noise, index=index
+            ).total
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        """A tensor on the network's device, images in channels_last, without waiting for a GPU."""
+        if self.device.type == "cuda" and not tensor.is_pinned():
+            tensor = tensor.pin_memory()
+        layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
+        return tensor.to(self.device, non_blocking=True, memory_format=layout)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON facts from which `load` goes on exactly."""

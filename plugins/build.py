@@ -117,7 +117,7 @@ def build_denoiser(
     cls, config = configure(recipe, "backbone", "backbone", recipe.backbone, host)
     with place(recipe, "backbone"), _seeded(recipe, "backbone"):
         backbone: Backbone = cls(config, 6 if recipe.diffusion.variance == "learned_range" else 3)
-    backbone.checkpointing = recipe.train.checkpointing
+    backbone.checkpointing = recipe.train.checkpointing is True
     if recipe.data.crop % backbone.multiple:
         raise MsdmError(
             f"recipe {recipe.name}: data.crop: {recipe.data.crop} is not a multiple of {backbone.multiple}, "

@@ -20,7 +20,14 @@ from .build import collect_facts
 from .recipe_files import differences, dump_recipe
 from .recipe_schema import one_line
 
-_FREE = ("train.workers", "train.validate_every", "train.preview_every", "train.save_every", "sample.*")
+_FREE = (
+    "train.checkpointing",
+    "train.workers",
+    "train.validate_every",
+    "train.preview_every",
+    "train.save_every",
+    "sample.*",
+)
 """Settings that do not change the weights: a run may be resumed with others."""
 _LENGTH = ("train.steps", "train.epochs")
 """Free as well where the learning rate does not follow the length."""

@@ -15,14 +15,16 @@ from ..core.denoiser import Denoiser
 from ..core.loader import TrainingStream, make_loader
 from ..core.optimise import Optimiser, StepReport
 from ..core.precision import native_bf16
-from ..core.recipe import Recipe
-from .build import build_conditioners, build_denoiser
+from ..core.recipe import Recipe, TrainSection
+from .build import build_conditioners, build_denoiser, collect_facts
 from .check import check_plugins
 from .data import data_folder
-from .device import pick_device
-from .host import get_host
+from .device import loader_processes, pick_device
+from .estimate import choose_checkpointing
+from .meta_pass import meta_denoiser
 from .recipe_files import load_recipe
 from .run import Run
+from .solver import load_solver
 from .splits import open_splits
 from .validation import Validation, by_level
 
@@ -106,6 +108,31 @@ def new_denoiser(recipe: Recipe, dataset: FieldDataset) -> Denoiser:
     return build_denoiser(recipe, conditioners)
 
 
+def place(recipe: Recipe, denoiser: Denoiser, device: torch.device) -> tuple[Denoiser, tuple[str, ...]]:
+    """A network on its device as training wants it; what was chosen for it, as notes.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    denoiser : Denoiser
+        On the CPU.
+    device : torch.device
+    """
+    notes: tuple[str, ...] = ()
+    if recipe.train.checkpointing == "auto":
+        twin = meta_denoiser(recipe, facts=collect_facts(denoiser.by_name))
+        choice = choose_checkpointing(twin, recipe, device)
+        denoiser.backbone.checkpointing, notes = choice.on, choice.notes
+    if recipe.train.precision == "bf16" and not native_bf16(device):
+        notes += (f"{device} does not compute bf16 itself: training in fp32",)
+    return denoiser.to(device).to(memory_format=torch.channels_last), notes
+
+
+def loader_workers(section: TrainSection, device: torch.device) -> int:
+    """Processes that load: those of the recipe, or as many as suit the device."""
+    return loader_processes(device) if section.workers == "auto" else section.workers
+
+
 def train(
     recipe: Recipe | str | Path,
     data: str | Path = "histology-nuclei",
@@ -156,7 +183,7 @@ def train(
         denoiser = build_denoiser(recipe, build_conditioners(recipe, facts=saved[1]["conditioners"]))
     else:
         denoiser = new_denoiser(recipe, splits.train)
-    denoiser = denoiser.to(target).to(memory_format=torch.channels_last)
+    denoiser, notes = place(recipe, denoiser, target)
     total = total_steps(recipe, len(splits.train))
     drop = {n: entry.drop for n, entry in recipe.conditioners.items()}
     optimiser = Optimiser(denoiser, recipe.train, total=total, drop=drop)
@@ -165,15 +192,13 @@ def train(
         optimiser.load(*saved)
     validation = None
     if splits.validation is not None:
-        solver = get_host().load("solver", recipe.sample.solver)
+        solver = load_solver(recipe.sample.solver)
         validation = Validation(splits.validation, optimiser, recipe, solver)
     stream = TrainingStream(splits.train, denoiser.by_name, recipe.data, recipe.train.seed)
     stream[0]  # what the data lack for a condition must show before anything is written
     run.start(recipe, optimiser.done)
-    notes = splits.notes
-    if recipe.train.precision == "bf16" and not native_bf16(target):
-        notes += (f"{target} does not compute bf16 itself: training in fp32",)
     parameters = sum(p.numel() for p in denoiser.parameters())
+    notes = (*splits.notes, *notes)
     listener(Started(total, optimiser.done, parameters, len(splits.train), str(target), notes))
     _loop(recipe, run, optimiser, stream, validation, extra, listener)
     return run.folder
@@ -195,7 +220,7 @@ def _loop(
         start=optimiser.done * per_step,
         count=(total - optimiser.done) * per_step,
         batch=section.batch,
-        workers=section.workers,
+        workers=loader_workers(section, optimiser.device),
         pin=optimiser.device.type == "cuda",
     )
     batches = iter(loader)
@@ -205,7 +230,7 @@ def _loop(
         run.save(recipe, optimiser, extra)
         listener(Saved(optimiser.done, run.weights))
 
-    with _sigint() as stop:
+    with sigint_event() as stop:
         while optimiser.done < total:
             report = optimiser.step([next(batches) for _ in range(section.accumulate)])
             step, last = report.step, report.step == total
@@ -234,7 +259,7 @@ def _loop(
 
 
 @contextmanager
-def _sigint() -> Iterator[threading.Event]:
+def sigint_event() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets, so that a step is never cut in two; the second one kills."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -23,6 +23,7 @@ def test_it_prints_everything_and_writes_nothing(msdm, data, recipe, tmp_path, m
         r"^steps per epoch +2.0$",
         r"^steps +4$",
         r"^images +8$",
+        r"^note: train.checkpointing=auto is off: training takes about",
         r"^dry run: nothing was written$",
     ):
         assert re.search(line, outcome.out, re.M), line

@@ -78,10 +78,10 @@ def test_training(terminal, tmp_path):
 def test_sampling_off_a_terminal():
     console = Console(file=io.StringIO(), force_terminal=False, width=200)
     with SamplingProgress(console) as progress:
-        progress(Planned(2, 3, 1, "cpu"))
+        progress(Planned(2, 3, 3, 1, "cpu"))
         for _ in range(3):
             progress(Stepped(2))
     text = console.file.getvalue()
     assert "painting 2 fields in 3 steps each, on cpu" in text
     assert "note: 1 of them are of the training split" in text
-    assert "step 2/6  0/2 pairs" in text
+    assert "evaluation 2/6  0/2 pairs" in text

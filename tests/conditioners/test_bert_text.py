@@ -1,6 +1,5 @@
 import json
 import pickle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from safetensors.torch import save_file
 
 from msdm_kit.conditioners.bert_text import BertText
 from msdm_kit.conditioners.wordpiece import SPECIAL, build_vocab, make_tokenizer
@@ -49,38 +47,6 @@ def signal_of(conditioner: BertText, *texts: tuple[str, str]) -> Signal:
 @pytest.fixture(scope="module")
 def embedded() -> BertText:
     return make().eval()
-
-
-@pytest.fixture(scope="module")
-def pretrained_source(
-    embedded: BertText,
-) -> tuple[dict[str, Any], dict[str, torch.Tensor], list[str]]:
-    """Config, weights under the names of old checkpoints of a whole head, and vocabulary of a tiny BERT."""
-    from transformers import BertConfig, BertModel
-
-    vocab = build_vocab(["tumour of the lung"])
-    config = {**SMALL, "vocab_size": len(vocab)}
-    model = BertModel(BertConfig(**config), add_pooling_layer=True)
-    old = {
-        "bert."
-        + k.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
-            "LayerNorm.bias", "LayerNorm.beta"
-        ): v.clone()
-        for k, v in model.state_dict().items()
-    }
-    return config, {**old, "cls.predictions.bias": torch.zeros(3)}, vocab
-
-
-@pytest.fixture(params=["model.safetensors", "pytorch_model.bin"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path, pretrained_source: Any) -> Path:
-    config, state, vocab = pretrained_source
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "vocab.txt").write_text("\n".join(vocab) + "\n")
-    if request.param == "model.safetensors":
-        save_file(state, tmp_path / request.param)
-    else:
-        torch.save(state, tmp_path / request.param)
-    return tmp_path
 
 
 class TestVocabulary:
@@ -264,112 +230,3 @@ class TestFrozen:
         assert signal_of(conditioner, ("H&E", "lung")).data.requires_grad
         with torch.no_grad():
             assert not signal_of(conditioner, ("H&E", "lung")).data.requires_grad
-
-
-class TestPretrained:
-    def test_weights_are_the_folders(self, folder: Path, pretrained_source: Any) -> None:
-        conditioner = make(model=str(folder)).eval()
-        conditioner.initialise()
-        _, state, vocab = pretrained_source
-        for name, tensor in conditioner.encoder.state_dict().items():
-            old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
-                "LayerNorm.bias", "LayerNorm.beta"
-            )
-            assert torch.equal(tensor, state["bert." + old]), name
-        assert conditioner.spec == Spec("tokens", 16)
-        ids = conditioner.observe(sample("Tumour", "lung"))["ids"]
-        assert [vocab[i] for i in ids] == ["[CLS]", "tumour", "lung", "[SEP]"]
-
-    def test_same_hidden_states_as_the_library(self, folder: Path, pretrained_source: Any) -> None:
-        from transformers import BertConfig, BertModel
-
-        config, _, _ = pretrained_source
-        conditioner = make(model=str(folder)).eval()
-        conditioner.initialise()
-        reference = BertModel(BertConfig(**config), add_pooling_layer=False).eval()
-        reference.load_state_dict(conditioner.encoder.state_dict())
-        batch = conditioner.collate(
-            [conditioner.observe(sample("tumour", t)) for t in ("lung", "of the lung")]
-        )
-        expected = reference(input_ids=batch["ids"], attention_mask=batch["mask"].long()).last_hidden_state
-        torch.testing.assert_close(conditioner.encode(batch).data, expected)
-
-    def test_a_trained_run_needs_no_folder(self, folder: Path) -> None:
-        conditioner = make(model=str(folder)).eval()
-        conditioner.initialise()
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-        again = make(conditioner.facts, model=str(folder)).eval()
-        again.load_state_dict(conditioner.state_dict())
-        text = ("tumour", "lung")
-        assert torch.equal(signal_of(again, text).data, signal_of(conditioner, text).data)
-        with pytest.raises(MsdmError, match="no text model folder"):
-            again.initialise()
-
-    def test_facts_name_no_place_on_this_machine(self, folder: Path) -> None:
-        assert str(folder) not in json.dumps(make(model=str(folder)).facts)
-
-    def test_a_vocabulary_that_is_no_text(self, folder: Path) -> None:
-        (folder / "vocab.txt").write_bytes(b"\xff\xfe")
-        with pytest.raises(MsdmError, match="not UTF-8 text"):
-            make(model=str(folder))
-
-    def test_weights_of_no_bytes(self, folder: Path) -> None:
-        conditioner = make(model=str(folder))
-        for file in (*folder.glob("*.safetensors"), *folder.glob("*.bin")):
-            file.write_bytes(b"")
-        with pytest.raises(MsdmError, match="cannot read weights"):
-            conditioner.initialise()
-
-    def test_tokenizer_json(self, folder: Path, pretrained_source: Any) -> None:
-        _, _, vocab = pretrained_source
-        tokenizer = make_tokenizer({"vocab": vocab, "lowercase": True}, 40)
-        tokenizer.enable_padding(length=30)
-        tokenizer.save(str(folder / "tokenizer.json"))
-        (folder / "vocab.txt").unlink()
-        conditioner = make(model=str(folder), max_tokens=4)
-        assert len(conditioner.observe(sample("tumour", "lung"))["ids"]) == 4
-        assert len(conditioner.observe(sample("tumour", "of the lung"))["ids"]) == 4
-        assert len(conditioner.observe(sample("", "lung"))["ids"]) == 3
-
-    def test_cased_vocabulary(self, folder: Path) -> None:
-        (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
-        assert make(model=str(folder)).facts["lowercase"] is False
-
-    def test_weights_of_another_config(self, folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 32}))
-        with pytest.raises(MsdmError, match="lack or misshape 3 tensors"):
-            make(model=str(folder)).initialise()
-
-    def test_broken_weights(self, folder: Path) -> None:
-        for name in ("model.safetensors", "pytorch_model.bin"):
-            if (folder / name).exists():
-                (folder / name).write_bytes(b"nothing")
-        with pytest.raises(MsdmError, match="cannot read weights") as error:
-            make(model=str(folder)).initialise()
-        assert "\n" not in str(error.value)
-
-    def test_not_a_bert(self, tmp_path: Path) -> None:
-        (tmp_path / "config.json").write_text('{"model_type": "t5"}')
-        with pytest.raises(MsdmError, match="of type 't5'"):
-            make(model=str(tmp_path))
-        (tmp_path / "config.json").write_text('{"hidden_size": 8}')
-        with pytest.raises(MsdmError, match="lacks vocab_size"):
-            make(model=str(tmp_path))
-        (tmp_path / "config.json").unlink()
-        with pytest.raises(MsdmError, match=r"has no config\.json"):
-            make(model=str(tmp_path))
-
-    def test_vocabulary_too_large_for_the_config(self, folder: Path) -> None:
-        with (folder / "vocab.txt").open("a") as file:
-            file.write("onemore\n")
-        with pytest.raises(MsdmError, match="vocab_size"):
-            make(model=str(folder))
-
-    def test_unknown_model_says_what_to_run(self) -> None:
-        with pytest.raises(MsdmError, match=r"`hf download nobody/no-such-bert`, or set `model: embedded`"):
-            make(model="nobody/no-such-bert")
-        with pytest.raises(MsdmError, match="no text model folder"):
-            make(model="./no/such/folder")

@@ -1,7 +1,9 @@
 """The training stream does not depend on batches, workers or where it was resumed."""
 
 import multiprocessing
+import os
 import pickle
+import signal
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -18,6 +20,8 @@ from msdm_kit.core.images import save_image, save_labels
 from msdm_kit.core.loader import TrainingStream, make_loader
 from msdm_kit.core.manifest import write_manifest
 from msdm_kit.core.recipe import DataSection
+
+from ..toy import toy_folder
 
 
 class Mask(Conditioner):
@@ -213,3 +217,14 @@ def test_a_crop_larger_than_a_field_is_refused_before_training(folder):
     assert message.startswith(f"field '0' of {folder} is 12 x 14, smaller than data.crop 16; lower")
     assert "(+4 more)" in message
     assert "\n" not in message
+
+
+def test_loader_processes_outlive_ctrl_c(tmp_path):
+    """The terminal sends it to every process; the main one still wants its batches, to stop in order."""
+    dataset = FieldDataset(toy_folder(tmp_path, ["a", "b", "c"]))
+    stream = TrainingStream(dataset, {}, DataSection(crop=32), 0)
+    batches = iter(make_loader(stream, start=0, count=30, batch=1, workers=1))
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGINT)
+    assert sum(1 for _ in batches) == 29

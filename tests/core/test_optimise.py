@@ -7,6 +7,7 @@ from msdm_kit.core.denoiser import Denoiser
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.optimise import Optimiser, learning_rate
 from msdm_kit.core.recipe import DiffusionSection, EmaSection, TrainSection
+from msdm_kit.plugins.profile_parts import tracer
 
 from ..toy import same, take, toy_batch, toy_denoiser
 
@@ -220,3 +221,21 @@ def test_training_lowers_the_loss(diffusion):
     for _ in range(15):
         o.step([batch])
     assert loss() < 0.8 * before
+
+
+@pytest.mark.parametrize(
+    "diffusion",
+    [
+        DiffusionSection(weighting="min_snr", prediction="v"),
+        DiffusionSection(variance="learned_range", schedule="linear"),
+    ],
+)
+def test_a_step_asks_for_no_number_but_at_its_end(diffusion):
+    """Each would be a wait for the GPU; the loss and the norm are read back as one tensor."""
+    o = optimiser(toy_denoiser(*NAMES, diffusion=diffusion), {"spade": 0.5}, clip=1e-3)
+    batch = toy_batch(o.denoiser, 2)
+    with tracer(torch.device("cpu")) as trace:
+        o.step([batch, batch])
+    asked = [e for e in trace.events() if e.name in ("aten::item", "aten::is_nonzero")]
+    # on the CPU, fused Adam reads its own step counters
+    assert {e.cpu_parent.name for e in asked} == {"aten::_fused_adam_"}

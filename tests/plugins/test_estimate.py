@@ -5,9 +5,14 @@ import torch
 from torch import nn
 
 from msdm_kit.core.recipe import Recipe
+from msdm_kit.plugins import estimate
 from msdm_kit.plugins.build import build_conditioners, build_denoiser
-from msdm_kit.plugins.estimate import _Autocast, _Live, count_parameters, estimate_memory, meta_denoiser
+from msdm_kit.plugins.estimate import choose_checkpointing, estimate_memory
+from msdm_kit.plugins.meta_pass import _Autocast, _Live, activation_bytes, meta_denoiser, model_flops
+from msdm_kit.plugins.plan import count_parameters
+from msdm_kit.plugins.recipe_files import load_recipe
 
+CPU = torch.device("cpu")
 ROWS = [{"id": "a", "assay": "x", "indication": "y"}]
 
 
@@ -41,7 +46,7 @@ def recipe(**train) -> Recipe:
 def test_parts_are_those_of_the_real_network():
     made = recipe()
     real = build_denoiser(made, build_conditioners(made, rows=ROWS))
-    meta = meta_denoiser(made, ROWS)
+    meta = meta_denoiser(made, rows=ROWS)
     assert {p.device.type for p in meta.parameters()} == {"meta"}
     parts = count_parameters(meta, made)
     assert parts == count_parameters(real, made)
@@ -58,9 +63,9 @@ def test_parts_are_those_of_the_real_network():
 
 def test_weights_gradients_moments_and_average():
     made = recipe()
-    denoiser = meta_denoiser(made, ROWS)
+    denoiser = meta_denoiser(made, rows=ROWS)
     denoiser.conditioner("tissue").requires_grad_(False)
-    memory = estimate_memory(denoiser, made)
+    memory = estimate_memory(denoiser, made, CPU, checkpointing=False)
     total = sum(p.numel() for p in denoiser.parameters())
     assert memory.weights == 4 * total
     assert memory.gradients == memory.average == 4 * (total - 8)
@@ -93,9 +98,10 @@ def test_autocast_is_emulated():
         assert linear(x).dtype == torch.float32
 
 
-def activations(**train) -> int:
-    made = recipe(**train)
-    found = estimate_memory(meta_denoiser(made, ROWS), made).activations
+def activations(*, batch: int = 2, bf16: bool = False, checkpointing: bool = False) -> int:
+    made = recipe(batch=batch)
+    denoiser = meta_denoiser(made, rows=ROWS)
+    found = activation_bytes(denoiser, made, bf16=bf16, checkpointing=checkpointing)
     assert found is not None
     return found
 
@@ -103,8 +109,70 @@ def activations(**train) -> int:
 def test_activations_follow_batch_precision_and_checkpointing():
     base = activations()
     assert activations(batch=4) == pytest.approx(2 * base, rel=0.05)
-    assert activations(precision="bf16") < base
+    assert activations(bf16=True) < base
     assert activations(checkpointing=True) < 0.8 * base
+
+
+def test_every_recipe_of_ours_can_be_estimated():
+    made = load_recipe("msdm", ["data.crop=64", "train.batch=1"])
+    denoiser = meta_denoiser(made, rows=ROWS)
+    plain, spared = (
+        estimate_memory(denoiser, made, CPU, checkpointing=on).activations for on in (False, True)
+    )
+    assert plain is not None
+    assert spared is not None
+    assert spared < plain
+
+
+def test_operations_of_a_network_counted_by_hand():
+    """A linear layer on every pixel: 2 in the forward, 4 in the backward pass per weight and pixel."""
+    made = recipe()
+    denoiser = meta_denoiser(made, rows=ROWS)
+    backbone = denoiser.backbone
+    conv = nn.Conv2d(3, 3, 1, bias=False, device="meta")
+    backbone.register_module("only", conv)
+    backbone.encode = lambda x, t, inject: conv(x.requires_grad_())
+    backbone.decode = lambda features, inject: features
+    assert model_flops(denoiser, made) == (2 + 4) * 9 * 2 * 32 * 32
+
+
+@pytest.mark.parametrize(
+    ("free", "on", "said"),
+    [
+        (1e12, False, "auto is off: training takes about"),
+        (0, True, "even so it may not fit: lower train.batch or data.crop"),
+    ],
+)
+def test_checkpointing_where_memory_needs_it(monkeypatch, free, on, said):
+    monkeypatch.setattr(estimate, "free_memory", lambda device: int(free))
+    made = recipe()
+    denoiser = meta_denoiser(made, rows=ROWS)
+    choice = choose_checkpointing(denoiser, made, CPU)
+    assert choice.on is on
+    assert choice.memory == estimate_memory(denoiser, made, CPU, checkpointing=on)
+    (note,) = choice.notes
+    assert said in note
+
+
+def test_checkpointing_starts_where_the_estimate_passes_its_share(monkeypatch):
+    made = recipe()
+    denoiser = meta_denoiser(made, rows=ROWS)
+    plain = estimate_memory(denoiser, made, CPU, checkpointing=False).total
+    for factor, on in ((0.99, True), (1.01, False)):
+        free = int(factor * plain / estimate.SHARE)
+        monkeypatch.setattr(estimate, "free_memory", lambda device, free=free: free)
+        choice = choose_checkpointing(denoiser, made, CPU)
+        assert choice.on is on
+    monkeypatch.setattr(estimate, "free_memory", lambda device: int(0.9 * plain / estimate.SHARE))
+    (note,) = choose_checkpointing(denoiser, made, CPU).notes
+    assert "may not fit" not in note
+
+
+@pytest.mark.parametrize("setting", [True, False])
+def test_a_recipe_that_says_is_obeyed_without_an_estimate(setting):
+    made = recipe(checkpointing=setting)
+    choice = choose_checkpointing(meta_denoiser(made, rows=ROWS), made, CPU)
+    assert (choice.on, choice.memory, choice.notes) == (setting, None, ())
 
 
 def test_the_estimate_is_what_the_cpu_holds():
@@ -134,9 +202,12 @@ def test_the_estimate_is_what_the_cpu_holds():
 
 def test_a_plugin_that_does_not_run_on_meta_leaves_the_activations_unknown(monkeypatch):
     made = recipe()
-    denoiser = meta_denoiser(made, ROWS)
+    denoiser = meta_denoiser(made, rows=ROWS)
     monkeypatch.setattr(denoiser.backbone, "encode", lambda *args: 1 / 0)
-    memory = estimate_memory(denoiser, made)
+    memory = estimate_memory(denoiser, made, CPU, checkpointing=False)
     assert memory.activations is None
     assert memory.total == memory.weights + memory.gradients + memory.moments + memory.average
     assert all(p.grad is None for p in denoiser.parameters())
+    assert model_flops(denoiser, made) is None
+    (note,) = choose_checkpointing(denoiser, made, CPU).notes
+    assert "is off: memory could not be estimated" in note

@@ -43,3 +43,11 @@ def test_a_training_split_of_all_fields_says_that_validation_is_trained_on(tmp_p
     assert len(splits.train) == 3
     (note,) = splits.notes
     assert "trained on as well" in note
+
+
+def test_a_split_column_without_validation_rows(tmp_path):
+    folder = toy_folder(tmp_path / "d", [f"f{i}" for i in range(6)], ["train"] * 5 + ["test"])
+    splits = open_splits(RECIPE, folder)
+    assert splits.validation is None
+    assert len(splits.train) == 5
+    assert "no row of the manifest has split 'val'" in splits.notes[0]

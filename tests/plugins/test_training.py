@@ -2,7 +2,6 @@
 
 import json
 import math
-import multiprocessing
 import os
 import signal
 
@@ -10,15 +9,12 @@ import pytest
 import torch
 
 from msdm_kit.core.checkpoint import load_tensors, save_tensors
-from msdm_kit.core.dataset import FieldDataset
 from msdm_kit.core.errors import MsdmError
-from msdm_kit.core.loader import TrainingStream, make_loader
-from msdm_kit.core.optimise import StepReport
-from msdm_kit.core.recipe import DataSection
+from msdm_kit.core.optimise import Optimiser, StepReport
 from msdm_kit.core.seeds import seed_for
 from msdm_kit.plugins.recipe_files import dump_recipe, load_recipe
 from msdm_kit.plugins.run import Run
-from msdm_kit.plugins.splits import HELD_OUT, open_splits
+from msdm_kit.plugins.splits import HELD_OUT
 from msdm_kit.plugins.training import (
     Checked,
     Interrupted,
@@ -129,7 +125,8 @@ def test_events(whole):
     assert kinds[:6] == [Checked] * 5 + [Started]
     started = events[5]
     assert (started.total, started.done, started.fields, started.device) == (4, 0, 5, "cpu")
-    assert started.notes == ()
+    (note,) = started.notes
+    assert note.startswith("train.checkpointing=auto is off: training takes about")
     assert kinds[6:] == [
         StepReport, StepReport, Validated, Saved, StepReport, StepReport, Validated, Saved, Previewed,
     ]  # fmt: skip
@@ -186,20 +183,44 @@ def test_loader_processes_do_not_matter(whole, data, tmp_path, workers):
     assert_same_run(Run(train(recipe, data, tmp_path / "run", device="cpu")), whole[0])
 
 
-def test_loader_processes_outlive_ctrl_c(data):
-    """The terminal sends it to every process; the main one still wants its batches, to stop in order."""
-    stream = TrainingStream(FieldDataset(data, split="train"), {}, DataSection(crop=32), 0)
-    batches = iter(make_loader(stream, start=0, count=30, batch=1, workers=1))
-    next(batches)
-    (worker,) = multiprocessing.active_children()
-    os.kill(worker.pid, signal.SIGINT)
-    assert sum(1 for _ in batches) == 29
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_checkpointing_does_not_matter(data, tmp_path, monkeypatch, precision):
+    """Neither from the start, nor where a run goes on with more memory or with less."""
+    change = f"train.precision={precision}"
+    whole = Run(train(toy(change), data, tmp_path / "whole", device="cpu"))
+    monkeypatch.setattr("msdm_kit.plugins.estimate.free_memory", lambda device: 0)
+    events = []
+    stop = stop_at(3, interrupt)
+    with pytest.raises(Interrupted):
+        train(toy(change), data, tmp_path / "cut", device="cpu", listener=stop)
+    monkeypatch.undo()
+    run = Run(train(toy(change), data, tmp_path / "cut", resume=True, device="cpu", listener=events.append))
+    (started,) = [e for e in events if isinstance(e, Started)]
+    assert "is off" in started.notes[0]
+    assert_same_run(run, whole)
+
+
+def test_auto_is_checkpointing_where_memory_is_short(data, tmp_path, monkeypatch):
+    seen = []
+    step = Optimiser.step
+
+    def spy(self, batches):
+        seen.append(self.denoiser.backbone.checkpointing)
+        return step(self, batches)
+
+    monkeypatch.setattr(Optimiser, "step", spy)
+    train(toy("train.steps=1"), data, tmp_path / "much", device="cpu")
+    monkeypatch.setattr("msdm_kit.plugins.estimate.free_memory", lambda device: 0)
+    train(toy("train.steps=1"), data, tmp_path / "little", device="cpu")
+    train(toy("train.steps=1", "train.checkpointing=false"), data, tmp_path / "told", device="cpu")
+    assert seen == [False, True, False]
 
 
 @pytest.mark.parametrize(
     "change",
     [
         "train.workers=1",
+        "train.checkpointing=true",
         "train.validate_every=1",
         "train.preview_every=3",
         "train.save_every=1",
@@ -220,7 +241,6 @@ def test_resume_with_what_does_not_change_the_weights(whole, change):
         ("train.lr=1e-3", "train.lr: 0.0005 -> 0.001"),
         ("train.steps=9", "train.steps: 4 -> 9"),
         ("train.seed=1", "train.seed: 0 -> 1"),
-        ("train.checkpointing=true", "train.checkpointing: False -> True"),
         ("data.crop=16", "data.crop: 32 -> 16"),
         ("conditioners.colour.drop=0.5", r"conditioners.colour.drop: 0.1 -> 0.5"),
         ("diffusion.prediction=eps", "diffusion.prediction: 'v' -> 'eps'"),
@@ -347,14 +367,6 @@ def test_too_few_fields_to_hold_any_out(tmp_path):
     assert "no validation" in started.notes[0]
     assert not (folder / "previews").exists()
     assert not any(isinstance(e, Validated | Previewed) for e in events)
-
-
-def test_a_split_column_without_validation_rows(tmp_path):
-    folder = toy_folder(tmp_path / "d", IDS, ["train"] * 5 + ["test"])
-    splits = open_splits(toy(), folder)
-    assert splits.validation is None
-    assert len(splits.train) == 5
-    assert "no row of the manifest has split 'val'" in splits.notes[0]
 
 
 def test_total_steps():
