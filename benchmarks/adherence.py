@@ -16,6 +16,8 @@ from msdm_kit.plugins.painting import paint
 from msdm_kit.plugins.recipe_files import load_recipe
 from msdm_kit.plugins.training import train
 
+from .timing import head, machine, row
+
 HV_ALONE = [
     "name=quickstart-hv",
     "conditioners.colour=null",
@@ -32,9 +34,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(f"torch {torch.__version__}, {args.threads} threads, {args.steps} steps, {args.fields} fields")
-    print("| conditions | training | mask adherence | real | ratio | colour error, levels |", flush=True)
-    print("|---|---|---|---|---|---|", flush=True)
+    print(f"{machine()}; {args.steps} steps, {args.fields} fields\n")
+    head("conditions", "training", "mask adherence", "real", "ratio", "colour error, levels")
     for name, changes in (("HV alone", HV_ALONE), ("HV, colour, text", [])):
         recipe = load_recipe("quickstart", [*changes, f"train.steps={args.steps}"])
         began = time.perf_counter()
@@ -42,11 +43,10 @@ def main() -> None:
         seconds = time.perf_counter() - began
         pairs = args.out / "pairs" / recipe.name
         figures = paint(run, out=pairs, n=args.fields, split="test_mixed").figures
-        print(
-            f"| {name} | {seconds:.0f} s | {figures['mask_adherence']:.3f} "
-            f"| {figures['mask_adherence_real']:.3f} | {figures['mask_adherence_ratio']:.2f} "
-            f"| {figures['colour_error_levels']:.1f} |",
-            flush=True,
+        row(
+            *(name, f"{seconds:.0f} s", f"{figures['mask_adherence']:.3f}"),
+            *(f"{figures['mask_adherence_real']:.3f}", f"{figures['mask_adherence_ratio']:.2f}"),
+            f"{figures['colour_error_levels']:.1f}",
         )
 
 

@@ -3,45 +3,47 @@
 python -m benchmarks.batching
 """
 
-import statistics
-import time
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from msdm_kit import FieldDataset, Pipeline, data_folder
 from msdm_kit.core.augment import centre_crop
 from msdm_kit.core.sample import Sample
-from msdm_kit.core.sampling import draw
+from msdm_kit.core.sampling import Sampler
 from msdm_kit.core.solvers import ddim
+
+from .timing import head, interleaved, machine, row, speedup
 
 FIELDS = 4
 REPEATS = 5
 
 
-def paint(pipeline: Pipeline, fields: list[Sample]) -> None:
-    denoiser = pipeline.denoiser
+def paint(sampler: Sampler, fields: list[Sample]) -> None:
+    denoiser = sampler.network
     with torch.inference_mode():
         signals = denoiser.encode(denoiser.observe(fields))
-    ids, size, settings = [f.id for f in fields], fields[0].size, pipeline.settings(steps=3)
-    draw(denoiser, signals, ids=ids, size=size, settings=settings, solver=ddim, seed=0)
+    sampler.draw(signals, ids=[f.id for f in fields], size=fields[0].size, seed=0)
+
+
+def each(sampler: Sampler, groups: Sequence[list[Sample]]) -> None:
+    for fields in groups:
+        paint(sampler, fields)
 
 
 def main() -> None:
     pipeline = Pipeline.load("demo", device="cpu")
+    sampler = Sampler(pipeline.denoiser, pipeline.settings(solver="ddim", steps=3), ddim)
     dataset = FieldDataset(data_folder("histology-nuclei"), split="test_mixed", limit=FIELDS)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    print("| side, pixels | four at once / one at a time, median of ratios |\n|---|---|")
+    print(f"{machine()}\n")
+    head("side, pixels", "four at once / one at a time, median of ratios")
     for side in (64, 128, 256):
         fields = [centre_crop(dataset[i], side) for i in range(FIELDS)]
-        ratios = []
-        for _ in range(REPEATS + 1):
-            began = time.perf_counter()
-            paint(pipeline, fields)
-            middle = time.perf_counter()
-            for field in fields:
-                paint(pipeline, [field])
-            ratios.append((middle - began) / (time.perf_counter() - middle))
-        print(f"| {side} | {statistics.median(ratios[1:]):.2f} |", flush=True)
+        groups = {"at once": [fields], "one at a time": [[f] for f in fields]}
+        calls = {name: partial(each, sampler, group) for name, group in groups.items()}
+        seconds = interleaved(calls, REPEATS)
+        row(side, f"{speedup(seconds['at once'], seconds['one at a time']):.2f}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Runs on the CPU of a machine with 24 GB; nothing is written.
 """
 
 import argparse
-import resource
 import time
 
 import torch
@@ -14,17 +13,19 @@ import torch
 from msdm_kit.core.denoiser import to_device
 from msdm_kit.core.loader import TrainingStream, make_loader
 from msdm_kit.core.optimise import Optimiser
-from msdm_kit.core.sampling import draw
+from msdm_kit.core.sampling import Sampler
 from msdm_kit.core.solvers import ddim
 from msdm_kit.plugins.data import data_folder
 from msdm_kit.plugins.recipe_files import load_recipe
 from msdm_kit.plugins.splits import open_splits
 from msdm_kit.plugins.training import new_denoiser
 
+from .timing import machine, peak_mib
+
 
 def peak_gib() -> float:
     """Peak resident memory of this process so far, GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_mib() / 2**10
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--data", default="histology-nuclei")
     args = parser.parse_args()
     recipe = load_recipe(args.recipe, [f"data.crop={args.size}", "train.batch=1", "train.accumulate=1"])
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, start {peak_gib():.2f} GiB")
+    print(f"{machine()}; start {peak_gib():.2f} GiB")
 
     began = time.perf_counter()
     splits = open_splits(recipe, data_folder(args.data))
@@ -59,15 +60,9 @@ def main() -> None:
     began = time.perf_counter()
     with torch.inference_mode():
         signals = denoiser.encode(to_device(batch.observations, optimiser.device))
-    image = draw(
-        denoiser,
-        signals,
-        ids=batch.ids,
-        size=(args.size, args.size),
-        settings=settings,
-        solver=ddim,
-        seed=0,
-    )
+    settings = ddim.settle(settings, len(denoiser.schedule))
+    sampler = Sampler(denoiser, settings, ddim)
+    image = sampler.draw(signals, ids=batch.ids, size=(args.size, args.size), seed=0)
     print(
         f"two-step sample {tuple(image.shape)}: finite {bool(image.isfinite().all())}, "
         f"{time.perf_counter() - began:.1f} s, peak {peak_gib():.2f} GiB"
