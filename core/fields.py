@@ -22,6 +22,7 @@ from .manifest import read_manifest, select_split
 MANIFEST = "metadata.csv"
 IMAGES = "images"
 _PLURALS = {"cell": "cells", "nucleus": "nuclei"}
+_KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 Progress = Callable[[int, int], None]
 
 
@@ -51,11 +52,18 @@ def mask_folder(kind: str) -> str:
     MsdmError
         `kind` cannot name a folder.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", kind) or kind == IMAGES:
+    if not _KIND.fullmatch(kind) or kind == IMAGES:
         raise MsdmError(
             f"mask kind {kind!r} cannot name a folder; use letters, digits, '-' and '_', not images"
         )
     return _PLURALS.get(kind, kind)
+
+
+def mask_kinds(root: Path) -> tuple[str, ...]:
+    """The kinds of mask that a data folder has: its folders but ``images``, in alphabetical order."""
+    kinds = {folder: kind for kind, folder in _PLURALS.items()}
+    names = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name != IMAGES)
+    return tuple(kinds.get(name, name) for name in names if _KIND.fullmatch(name))
 
 
 def open_manifest(
@@ -104,12 +112,12 @@ def read_field(root: Path, id: str, kinds: Sequence[str]) -> tuple[RawField | No
     image: RawImage | None = None
     masks: dict[str, RawLabels] = {}
     try:
-        image = read_image(_locate(root / IMAGES, id))
+        image = read_image(locate(root / IMAGES, id))
     except MsdmError as error:
         problems.append(str(error))
     for kind in kinds:
         try:
-            path = _locate(root / mask_folder(kind), id)
+            path = locate(root / mask_folder(kind), id)
             masks[kind] = labels = read_labels(path)
         except MsdmError as error:
             problems.append(str(error))
@@ -194,7 +202,14 @@ def summary(problems: Sequence[str]) -> str:
     return f"{problems[0]}{more}"
 
 
-def _locate(folder: Path, id: str) -> Path:
+def locate(folder: Path, id: str) -> Path:
+    """The file of a field in one of the folders, whatever its suffix.
+
+    Raises
+    ------
+    MsdmError
+        There is none, or there are several.
+    """
     paths = [path for suffix in SUFFIXES if (path := folder / f"{id}{suffix}").is_file()]
     if len(paths) > 1:
         raise MsdmError(f"{paths[0]} and {paths[1].name} are both there; keep one file per field")

@@ -61,6 +61,10 @@ def test_no_folder_with_code_lacks_an_init():
     "pattern",
     [
         "py.typed",
+        "core/kernels/*.h",
+        "core/kernels/*.cpp",
+        "core/kernels/*.cuh",
+        "core/kernels/*.cu",
         "plugins/recipes/*.yaml",
         "plugins/datasets/histology-nuclei/LICENSE",
         "plugins/datasets/histology-nuclei/metadata.csv",

@@ -79,9 +79,13 @@ def call_faults(node: ast.Call) -> list[str]:
     return found
 
 
+# Subclasses the unpickler so that it may name arrays only; tests/plugins/test_importers_damage.py tries it.
+RESTRICTED = {"msdm_kit.plugins.importers.seg_npy": {"uses pickle.Unpickler"}}
+
+
 @pytest.mark.parametrize(("name", "path"), sources().items())
 def test_nothing_read_is_run(name, path):
-    assert faults(path.read_text(encoding="utf-8")) == []
+    assert set(faults(path.read_text(encoding="utf-8"))) == RESTRICTED.get(name, set())
 
 
 @pytest.mark.parametrize(

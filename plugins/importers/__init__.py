@@ -1,0 +1,1 @@
+"""Built-in importers: one module per format, and what they share."""

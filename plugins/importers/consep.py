@@ -1,0 +1,32 @@
+"""CoNSeP and sets in its layout: `Images/x.png`, `Labels/x.mat` (Graham et al. 2019, arXiv 1812.06499)."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from .base import Content, ForeignField, Importer
+from .hovernet_output import is_output
+from .matlab import read_mat
+from .reading import read_picture
+from .source import Source
+
+
+class CoNSeP(Importer):
+    """MATLAB files with an `inst_map`, and types in `inst_type` or `type_map`."""
+
+    looks_for = ".mat files with an inst_map (Labels/x.mat, Images/x.png)"
+
+    def detect(self, source: Source) -> bool:
+        return any(path.suffix.lower() == ".mat" and not is_output(path) for path in source.glance)
+
+    def fields(self, source: Source) -> Iterator[ForeignField]:
+        for path in source.files(".mat"):
+            if not is_output(path):
+                read = partial(_read, path, source.find_image(path, path.stem), source.kind)
+                yield ForeignField(path.stem, source.relative(path), read)
+
+
+def _read(path: Path, image: Path | None, kind: str) -> Content:
+    labels, types = read_mat(path)
+    classes = {kind: {label: str(number) for label, number in types.items()}}
+    return Content(read_picture(image) if image else None, {kind: labels}, classes)

@@ -1,0 +1,119 @@
+"""Classes of instances: `instances.csv` in a data folder, beside the manifest.
+
+One row per instance that has a class: id of the field, mask kind, label in that mask, class.
+"""
+
+import csv
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from ..core.errors import MsdmError
+
+INSTANCES = "instances.csv"
+COLUMNS = ["id", "kind", "label", "class"]
+Classes = Mapping[str, Mapping[int, str]]
+"""Class by label, by mask kind."""
+
+
+def read_instances(root: Path) -> dict[str, dict[str, dict[int, str]]]:
+    """Classes of a data folder's instances, by id of the field, mask kind and label.
+
+    Returns
+    -------
+    dict
+        Empty where the folder has no `instances.csv`.
+
+    Raises
+    ------
+    MsdmError
+        The file is damaged.
+    """
+    path = root / INSTANCES
+    found: dict[str, dict[str, dict[int, str]]] = {}
+    if not path.is_file():
+        return found
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as handle:
+            reader = csv.reader(handle, strict=True)
+            if next(reader, None) != COLUMNS:
+                raise MsdmError(
+                    f"{path} must begin with the columns {','.join(COLUMNS)}; write it so, or delete it"
+                )
+            for cells in reader:
+                if len(cells) != len(COLUMNS) or not cells[2].isascii() or not cells[2].isdigit():
+                    raise MsdmError(
+                        f"{path}, line {reader.line_num}: {','.join(cells)!r:.60} is no id, kind, label, "
+                        "class"
+                    )
+                id, kind, label, name = cells
+                found.setdefault(id, {}).setdefault(kind, {})[int(label)] = name
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise MsdmError(f"{path} cannot be read ({error}); it must be CSV, UTF-8, with commas") from None
+    return found
+
+
+class InstanceFile:
+    """Writes `instances.csv` field by field, under a temporary name until it is complete; a context manager.
+
+    Where no instance has a class, there is no file.
+
+    Parameters
+    ----------
+    root : Path
+        The data folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / INSTANCES
+        self._temporary = root / f".{secrets.token_hex(8)}.tmp"
+        self._handle: IO[str] | None = None
+        self._writer: Any = None
+
+    def __enter__(self) -> "InstanceFile":
+        return self
+
+    def add(self, id: str, classes: Classes) -> None:
+        """Write the rows of a field, by kind and label.
+
+        Raises
+        ------
+        MsdmError
+            The file cannot be written.
+        """
+        rows = [
+            (id, kind, label, classes[kind][label])
+            for kind in sorted(classes)
+            for label in sorted(classes[kind])
+        ]
+        try:
+            if rows and self._handle is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._handle = open(self._temporary, "w", encoding="utf-8", newline="")  # noqa: SIM115
+                self._writer = csv.writer(self._handle, lineterminator="\n")
+                self._writer.writerow(COLUMNS)
+            if rows:
+                self._writer.writerows(rows)
+        except OSError as error:
+            raise MsdmError(f"cannot write {self._path}: {error}; check the space on the disc") from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._handle is None:
+            return
+        try:
+            if kind is None:
+                self._handle.flush()
+                os.fsync(self._handle.fileno())
+            self._handle.close()
+            if kind is None:
+                os.replace(self._temporary, self._path)
+        except OSError as failed:
+            raise MsdmError(f"cannot write {self._path}: {failed}; check the space on the disc") from failed
+        finally:
+            if os.path.lexists(self._temporary):
+                os.unlink(self._temporary)

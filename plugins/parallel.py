@@ -1,0 +1,82 @@
+"""Work on many items in several processes: in order, in bounded memory, stopped cleanly."""
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from ..core.errors import MsdmError
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+CHUNK = 16
+"""Items that a process is given at once."""
+FEW = 500
+"""Below so many items, starting processes takes longer than the work."""
+
+
+def default_workers(items: int) -> int:
+    """Processes for so many items: all cores for many, this process alone for few."""
+    if items < FEW:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def ordered_map(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int | None = None
+) -> Iterator[_Result]:
+    """``map(function, items)`` in several processes.
+
+    Parameters
+    ----------
+    function : callable
+        Of the top level of a module, or a partial of one: it is sent to the processes.
+    items : sequence
+    workers : int or None
+        Processes; 1 works in this one, None takes `default_workers`.
+
+    Yields
+    ------
+    In the order of `items`. At most 4 chunks per process are under way, however slowly results are taken.
+
+    Raises
+    ------
+    MsdmError
+        A process died, such as for want of memory. What `function` raises is raised as it is.
+    """
+    workers = default_workers(len(items)) if workers is None else workers
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    # spawn: a fork of a process with threads (PyTorch's) can hang
+    context = multiprocessing.get_context("spawn")
+    chunks = (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
+    under_way: deque[Future[list[_Result]]] = deque()
+    try:
+        for chunk in chunks:
+            under_way.append(pool.submit(_work, function, chunk))
+            if len(under_way) >= 4 * workers:
+                yield from under_way.popleft().result()
+        while under_way:
+            yield from under_way.popleft().result()
+    except BrokenProcessPool:
+        raise MsdmError(
+            f"one of {workers} worker processes died, as where memory runs out; take fewer: --workers 1"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _work(function: Callable[[_Item], _Result], chunk: Sequence[_Item]) -> list[_Result]:
+    return [function(item) for item in chunk]
+
+
+def _ignore_interrupts() -> None:
+    # Ctrl-C reaches every process of a terminal: the main one ends the others, without their tracebacks.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
