@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from ..core.errors import MsdmError
 from .convert import convert
+from .data import data
 from .plugins import plugins
 from .recipes import EXAMPLES as RECIPES_EXAMPLES
 from .recipes import recipes
@@ -50,6 +51,7 @@ app.command("sample", epilog=SAMPLE_EXAMPLES)(sample)
 app.command("recipes", epilog=RECIPES_EXAMPLES)(recipes)
 app.command("plugins", epilog="\b\nExample:\n  msdm-kit plugins")(plugins)
 app.add_typer(convert, name="convert")
+app.add_typer(data, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -7,6 +7,17 @@ import typer
 
 from ..core.errors import MsdmError
 from .options import Device, Threads, set_threads
+from .recombine import (
+    AppearanceFrom,
+    Colour,
+    MetadataFrom,
+    Recombine,
+    Select,
+    SeparateDonors,
+    SetMetadata,
+    Versions,
+    recombination,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,9 +27,11 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "\b\nExample:\n"
     "  msdm-kit sample runs/first --data histology-nuclei --n 8 --out out/first\n"
-    "  msdm-kit sample demo --data DIR --n 100 --out out/demo --steps 40 --guidance morphology=1.5"
+    "  msdm-kit sample demo --data DIR --n 100 --out out/demo --steps 20 --guidance morphology=1.5\n"
+    "  msdm-kit sample runs/first --select it.csv --versions 8 --recombine appearance,metadata --out out/it\n"
+    "  msdm-kit sample runs/first --out out/sweep --solver-sweep"
 )
-_RECIPE = "the recipe's"
+_RECIPE, _SOLVERS = "the recipe's", "the solver's own"
 
 
 def sample(
@@ -30,7 +43,7 @@ def sample(
     ],
     out: Annotated[
         Path,
-        typer.Option(metavar="DIR", help="Where the pairs go; a new or empty folder.", show_default=False),
+        typer.Option(metavar="DIR", help="Where the results go; a new or empty folder.", show_default=False),
     ],
     data: Annotated[
         str,
@@ -39,18 +52,26 @@ def sample(
             help="A data folder, or a data set by name, whose masks, colours and metadata are painted.",
         ),
     ] = "histology-nuclei",
-    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Pairs.")] = 8,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "--n", metavar="N", min=1, help="Pairs.", show_default="8, or a selection's; of a sweep: 2"
+        ),
+    ] = None,
     steps: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Solver steps.", show_default=_RECIPE)
+        int | None,
+        typer.Option(metavar="N", min=1, help="Solver steps.", show_default=f"{_RECIPE}, or {_SOLVERS}"),
     ] = None,
     solver: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="ddim, ddpm ... (see msdm-kit plugins).", show_default=_RECIPE),
+        typer.Option(metavar="NAME", help="unipc, dpmpp_2m, heun, ddim, ddpm ...", show_default=_RECIPE),
     ] = None,
     spacing: Annotated[
         str | None,
         typer.Option(
-            metavar="HOW", help="leading, trailing or linspace: which time steps.", show_default=_RECIPE
+            metavar="HOW",
+            help="Which time steps: logsnr, karras, leading, trailing or linspace.",
+            show_default=f"{_RECIPE}, or {_SOLVERS}",
         ),
     ] = None,
     guidance: Annotated[
@@ -65,7 +86,15 @@ def sample(
         float | None,
         typer.Option(metavar="E", help="Noise of ddim, 0 to 1; 0 is deterministic.", show_default=_RECIPE),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="K", help="Of the noise.")] = 0,
+    select: Select = None,
+    versions: Versions = None,
+    recombine: Recombine = None,
+    separate_donors: SeparateDonors = False,
+    appearance_from: AppearanceFrom = None,
+    metadata_from: MetadataFrom = None,
+    colour: Colour = None,
+    set_metadata: SetMetadata = None,
+    seed: Annotated[int, typer.Option(metavar="K", help="Of the noise, matches and drawn colours.")] = 0,
     split: Annotated[
         str | None,
         typer.Option(
@@ -80,6 +109,22 @@ def sample(
     precision: Annotated[
         str | None, typer.Option(metavar="fp32|bf16", help="Of the network.", show_default=_RECIPE)
     ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            metavar="GIB",
+            min=0,
+            help="Most memory of prepared conditions; the results are the same.",
+            show_default=f"{_RECIPE}, or half of what is free",
+        ),
+    ] = None,
+    solver_sweep: Annotated[
+        bool,
+        typer.Option(
+            "--solver-sweep",
+            help="Paint no pairs: compare all solvers on a few fields; --solver and --spacing restrict them.",
+        ),
+    ] = False,
     device: Device = None,
     threads: Threads = None,
 ) -> None:
@@ -94,14 +139,41 @@ def sample(
         "guidance": _guidance(guidance or []),
         "eta": eta,
         "precision": precision,
+        "memory": None if memory is None else int(memory * 2**30),
     }
     from ..plugins.painting import paint
+    from ..plugins.sweep import sweep
     from .console import output, say
-    from .progress import SamplingProgress
+    from .progress import SamplingProgress, SweepProgress
+    from .sweep import print_sweep
 
     set_threads(threads)
     console = output()
     say(console, f"loading {run}")
+    where: dict[str, Any] = {"split": split, "seed": seed, "device": device}
+    options = recombination(
+        data,
+        recombine,
+        separate_donors,
+        appearance_from,
+        metadata_from,
+        colour or [],
+        set_metadata or [],
+    )
+    if solver_sweep:
+        if select or versions or options.active:
+            raise MsdmError(
+                "a solver sweep paints no pairs; leave out --select, --versions and what recombines"
+            )
+        with SweepProgress(console) as trying:
+            try:
+                found = sweep(run, data, out, n=n or 2, listener=trying, **where, **settings)
+            except KeyboardInterrupt:
+                if trying.tried:
+                    say(console, f"{trying.tried} of {trying.trials} combinations are in {out / 'sweep.csv'}")
+                raise
+        print_sweep(console, found)
+        return
     with SamplingProgress(console) as progress:
         try:
             summary = paint(
@@ -109,11 +181,12 @@ def sample(
                 data,
                 out,
                 n=n,
-                split=split,
-                seed=seed,
+                select=select,
+                versions=versions,
+                recombination=options,
                 batch=batch,
-                device=device,
                 listener=progress,
+                **where,
                 **settings,
             )
         except KeyboardInterrupt:

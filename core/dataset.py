@@ -40,6 +40,8 @@ class FieldDataset:
         A value of the manifest's ``split`` column; None or ``all`` takes every row.
     limit : int or None
         Take the first rows only.
+    ids : sequence of str or None
+        Take the rows with these ids, in this order; None takes every row.
     budget : int
         Bytes of decoded pixels that are kept.
     on_progress : callable (done, total) or None
@@ -72,12 +74,16 @@ class FieldDataset:
         masks: Sequence[str] = ("cell", "nucleus"),
         split: str | None = None,
         limit: int | None = None,
+        ids: Sequence[str] | None = None,
         budget: int = 2 * 2**30,
         on_progress: Progress | None = None,
     ) -> None:
         self.root = Path(root)
         self.kinds = tuple(dict.fromkeys(masks))
         self.rows = open_manifest(self.root, self.kinds, split, limit)
+        if ids is not None:
+            self._index = {row["id"]: i for i, row in enumerate(self.rows)}
+            self.rows = [self.rows[self._find(id)] for id in ids]
         self.ids = [row["id"] for row in self.rows]
         self.sizes: list[tuple[int, int]] = []
         self.one_label: list[frozenset[str]] = []
@@ -136,11 +142,7 @@ class FieldDataset:
         MsdmError
             There is none among the rows that were taken.
         """
-        if id not in self._index:
-            close = difflib.get_close_matches(id, self.ids, n=1)
-            hint = f"did you mean {close[0]!r}" if close else f"ids are such as {self.ids[0]!r}"
-            raise MsdmError(f"no field {id!r} among the {len(self)} taken from {self.root}; {hint}")
-        return self[self._index[id]]
+        return self[self._find(id)]
 
     def subset(self, ids: Sequence[str]) -> "FieldDataset":
         """The fields with these ids, in this order, sharing this data set's decoded pixels.
@@ -159,6 +161,13 @@ class FieldDataset:
         part._index = {id: k for k, id in enumerate(ids)}
         part._kept = {k: self._kept[i] for k, i in enumerate(chosen) if i in self._kept}
         return part
+
+    def _find(self, id: str) -> int:
+        if id not in self._index:
+            close = difflib.get_close_matches(id, self._index, n=1)
+            hint = f"did you mean {close[0]!r}" if close else f"ids are such as {next(iter(self._index))!r}"
+            raise MsdmError(f"no field {id!r} among the {len(self._index)} taken from {self.root}; {hint}")
+        return self._index[id]
 
     def __getstate__(self) -> dict[str, Any]:
         # To a process that shares no memory with this one, pixels would be copied, once per worker: it reads

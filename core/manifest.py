@@ -1,10 +1,12 @@
 """The manifest: a CSV file with one row per field, and its `id` naming the field's files."""
 
 import csv
+import errno
 import io
 import os
 import re
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 
 from .errors import MsdmError, did_you_mean
@@ -38,7 +40,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[dict[str, str]]:
         or twice, a row with too few or too many values, an id twice, or an id that cannot name a file.
     """
     path = Path(path)
-    lines = _lines(path)
+    lines, cut = _lines(path)
     if not lines:
         raise MsdmError(f"{path} is empty; the first line names the columns, and one of them is id")
     (_, columns), body = lines[0], lines[1:]
@@ -58,10 +60,10 @@ def read_manifest(path: str | os.PathLike[str]) -> list[dict[str, str]]:
         if len(cells) != len(columns):
             raise MsdmError(
                 f"{path}, line {number}: {len(cells)} values for {len(columns)} columns; "
-                f"give every column a value, and quote values that hold a comma"
+                f"give every column a value, and quote values that hold a comma{cut}"
             )
     rows = [dict(zip(columns, cells, strict=True)) for _, cells in body]
-    _check_ids([row["id"] for row in rows], path, [number for number, _ in body])
+    check_ids([row["id"] for row in rows], path, [number for number, _ in body])
     return rows
 
 
@@ -85,7 +87,7 @@ def write_manifest(path: str | os.PathLike[str], rows: Sequence[Mapping[str, str
     path = Path(path)
     if not rows:
         raise MsdmError(f"no rows to write to {path}; a manifest has at least one")
-    _check_ids([row.get("id", "") for row in rows], path, range(2, len(rows) + 2))
+    check_ids([row.get("id", "") for row in rows], path, range(2, len(rows) + 2))
     columns = list(dict.fromkeys(column for row in rows for column in row))
     # Before Python 3.13, the writer leaves a bare carriage return unquoted, and the reader then refuses it.
     odd = any("\r" in text for row in rows for item in row.items() for text in item)
@@ -96,6 +98,88 @@ def write_manifest(path: str | os.PathLike[str], rows: Sequence[Mapping[str, str
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+class ManifestWriter:
+    """A manifest that grows by a row at a time, at the same cost each; a context manager.
+
+    Until it is closed, every value is quoted and the id comes last: a file that was cut off within a row, as
+    by a power cut, has an open quote, too few values or an empty id there, and `read_manifest` refuses it.
+    Whatever way a process ends, the rows that were added are on the disc. Closing writes the file as
+    `write_manifest` would have.
+
+    Parameters
+    ----------
+    path : path
+        A new file; it is made when the first row comes.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._columns: list[str] = []
+        self._ids: set[str] = set()
+        self._handle: FileIO | None = None
+
+    def __enter__(self) -> "ManifestWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def add(self, row: Mapping[str, str]) -> None:
+        """Write a row through to the disc.
+
+        Raises
+        ------
+        MsdmError
+            The id is missing, was added before, or cannot name a file; the columns are not those of the first
+            row; the file was there already, or cannot be written.
+        """
+        id = row.get("id", "")
+        check_ids([id], self.path)
+        if id in self._ids:
+            raise MsdmError(f"{self.path}: id {id!r} was added before; ids must be unique")
+        lines = []
+        if not self._columns:
+            self._columns = list(row)
+            lines.append(_id_last(dict(zip(row, row, strict=True))))
+        elif odd := row.keys() ^ set(self._columns):
+            raise MsdmError(
+                f"{self.path}: column {min(odd)!r} is in some rows only; give every row the same columns"
+            )
+        lines.append(_id_last({column: row[column] for column in self._columns}))
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(lines)
+        self._append(text.getvalue().encode())
+        self._ids.add(id)
+
+    def close(self) -> None:
+        """End: the file becomes what `write_manifest` would have written. Without rows there is no file."""
+        if self._handle is None:
+            return
+        self._handle.close()
+        self._handle = None
+        rows = read_manifest(self.path)
+        write_manifest(self.path, [{column: row[column] for column in self._columns} for row in rows])
+
+    def _append(self, data: bytes) -> None:
+        try:
+            if self._handle is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._handle = open(self.path, "xb", buffering=0)  # noqa: SIM115
+            end = self._handle.tell()
+            if self._handle.write(data) < len(data):
+                self._handle.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._handle.fileno())
+        except OSError as error:
+            raise MsdmError(
+                f"cannot write {self.path}: {error.strerror}; check the folder and the space on the disc"
+            ) from error
+
+
+def _id_last(row: Mapping[str, str]) -> list[str]:
+    return [*(value for column, value in row.items() if column != "id"), row["id"]]
 
 
 def select_split(
@@ -135,8 +219,8 @@ def select_split(
     return chosen
 
 
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """The file's records with their line numbers, blank lines left out."""
+def _lines(path: Path) -> tuple[list[tuple[int, list[str]]], str]:
+    """The file's records with their line numbers, blank lines left out; what to say of a wrong last line."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -148,24 +232,45 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
         ) from None
     except OSError as error:
         raise MsdmError(f"cannot read {path}: {error.strerror}; it must be a readable CSV file") from None
+    cut = (
+        ""
+        if text.endswith(("\n", "\r"))
+        else "; where a job was stopped within the last line, delete that line"
+    )
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        return [(reader.line_num, cells) for cells in reader if cells]
+        return [(reader.line_num, cells) for cells in reader if cells], cut
     except csv.Error as error:
         raise MsdmError(
-            f"{path}, line {reader.line_num}: {error}; it must be CSV with commas and double quotes"
+            f"{path}, line {reader.line_num}: {error}; it must be CSV with commas and double quotes{cut}"
         ) from None
 
 
-def _check_ids(ids: Sequence[str], path: Path, lines: Sequence[int]) -> None:
-    seen: dict[str, int] = {}
-    for id, line in zip(ids, lines, strict=True):
+def check_ids(ids: Sequence[str], path: str | os.PathLike[str], lines: Sequence[int] = ()) -> None:
+    """Check that ids can name files and are unique.
+
+    Parameters
+    ----------
+    ids : sequence of str
+    path : path
+        The manifest, for the message.
+    lines : sequence of int
+        The line of each, where there are any.
+
+    Raises
+    ------
+    MsdmError
+        One cannot, or comes twice.
+    """
+    seen: dict[str, str] = {}
+    for i, id in enumerate(ids):
+        at = f", line {lines[i]}" if lines else ""
         if not _ID.fullmatch(id) or ".." in id or len(id.encode()) > _ID_BYTES:
             shown = repr(id) if len(id) <= _ID_BYTES else f"of {len(id)} characters"
             raise MsdmError(
-                f"{path}, line {line}: id {shown} cannot name a file; use letters, digits, '.', '-', '_' and "
+                f"{path}{at}: id {shown} cannot name a file; use letters, digits, '.', '-', '_' and "
                 f"inner spaces, no '..', no leading dot, at most {_ID_BYTES} bytes"
             )
         if id in seen:
-            raise MsdmError(f"{path}, line {line}: id {id!r} is on line {seen[id]} too; ids must be unique")
-        seen[id] = line
+            raise MsdmError(f"{path}{at}: id {id!r} is {seen[id]} too; ids must be unique")
+        seen[id] = f"on line {lines[i]}" if lines else "there"

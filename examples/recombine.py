@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the images")
     parser.add_argument("--run", default="demo", help="a run's folder, or a model by name")
-    parser.add_argument("--steps", type=int, default=40, help="solver steps")
+    parser.add_argument("--steps", type=int, help="solver steps; by default the recipe's")
     args = parser.parse_args(arguments)
 
     pipeline = Pipeline.load(args.run)

@@ -2,36 +2,43 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..core.dataset import FieldDataset
 from ..core.errors import MsdmError
 from ..core.fields import IMAGES, MANIFEST, mask_folder
 from ..core.files import write_text
 from ..core.images import save_image, save_labels
-from ..core.manifest import write_manifest
+from ..core.manifest import ManifestWriter
 from ..core.pictures import SheetRow, save_sheet
 from ..core.sample import FACETS, Sample
 from .data import data_folder
 from .metrics.adherence import Adherence, measure, summarise
 from .pipeline import Pipeline, Synthetic
 from .recipe_files import dump_recipe
-from .splits import one_label_notes
+from .recombination import AS_THEY_ARE, PlannedOutput, Recombination
+from .solver import load_solver
+from .targets import plan_targets
 
+GIVEN_COLOURS, GIVEN_METADATA = "given_colours", "given_metadata"
+"""Columns of the manifest where something was given."""
 SHEET_ROWS = 24
 """Pairs on the contact sheet at most."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What will be painted: `fields` fields in `steps` solver steps each, `seen` of them trained on."""
+    """What will be painted: `fields` fields in `steps` solver steps each, `seen` of them trained on.
+
+    The steps of a field are `evaluations` of the network, which is what is counted while it is painted.
+    """
 
     fields: int
     steps: int
+    evaluations: int
     seen: int
     device: str
     notes: tuple[str, ...] = ()
@@ -39,7 +46,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Stepped:
-    """A solver step of `fields` fields is done."""
+    """An evaluation of the network on `fields` fields is done."""
 
     fields: int
 
@@ -76,40 +83,18 @@ class Summary:
     figures: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The k-th field of a data set, in its v-th version from 1."""
+def empty_folder(out: str | Path) -> Path:
+    """A folder to write to, which does not exist yet or is empty.
 
-    field: int
-    version: int
-
-    def load(self, dataset: FieldDataset) -> Sample:
-        """The field; a further version has an id of its own, so that its noise is another."""
-        sample = dataset[self.field]
-        if self.version == 1:
-            return sample
-        sources = {facet: sample.id for facet in FACETS}
-        return replace(sample, id=f"{sample.id}_v{self.version}", sources=sources)
-
-
-def choose(count: int, n: int) -> list[Choice]:
-    """`n` of `count` fields, spread evenly; beyond `count`, further versions of each."""
-    chosen = []
-    for version in range(1, -(-n // count) + 1):
-        take = min(count, n - (version - 1) * count)
-        chosen += [Choice(k * count // take, version) for k in range(take)]
-    return chosen
-
-
-def open_fields(data: Path, pipeline: Pipeline, split: str | None) -> FieldDataset:
-    """The fields to choose from: of a split, or else those that are not for training where there are any."""
-    recipe = pipeline.recipe
-    dataset = FieldDataset(data, masks=recipe.data.masks, split=split)
-    if split is None and "split" in dataset.rows[0]:
-        unseen = [row["id"] for row in dataset.rows if row["split"] != recipe.data.train_split]
-        if unseen:
-            return dataset.subset(unseen)
-    return dataset
+    Raises
+    ------
+    MsdmError
+        It is not.
+    """
+    folder = Path(out)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise MsdmError(f"{folder} is not an empty folder; choose another --out")
+    return folder
 
 
 def paint(
@@ -117,15 +102,18 @@ def paint(
     data: str | Path = "histology-nuclei",
     out: str | Path = "samples",
     *,
-    n: int = 8,
+    n: int | None = None,
     split: str | None = None,
+    select: str | Path | None = None,
+    versions: int | None = None,
+    recombination: Recombination = AS_THEY_ARE,
     seed: int = 0,
     batch: int = 4,
     device: str | None = None,
     listener: Listener = lambda event: None,
     **settings: Any,
 ) -> Summary:
-    """Paint `n` fields of a data set and write the pairs as a data set in the documented layout.
+    """Paint fields of a data set and write the pairs as a data set in the documented layout.
 
     Parameters
     ----------
@@ -135,11 +123,19 @@ def paint(
         A folder, or a data set by name: masks, colours and metadata come from its fields.
     out : str or Path
         A folder that does not exist yet, or is empty.
-    n : int
-        Pairs.
+    n : int or None
+        Pairs; None takes 8, or one of every field of a selection.
     split : str or None
         None: the fields that are not in the recipe's training split, where there are any.
-    seed, batch, device, **settings
+    select : path or None
+        A selection: its fields are painted, in place of a split's.
+    versions : int or None
+        So many pairs of every field, in place of `n`.
+    recombination : Recombination
+        What is taken from other fields, or given.
+    seed : int
+        Of the noise, of who takes what from whom, and of colours that are drawn from ranges.
+    batch, device, **settings
         As `Pipeline.sample` takes them.
     listener : callable
         Called with every event.
@@ -154,67 +150,69 @@ def paint(
     MsdmError
         Anything is wrong with the run, the data, the folder or the settings; nothing is written then.
     """
-    folder = Path(out)
-    if n < 1:
-        raise MsdmError(f"cannot paint {n} fields; give --n 1 or more")
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise MsdmError(f"{folder} is not an empty folder; choose another --out")
+    folder = empty_folder(out)
     source = data_folder(str(data))
     pipeline = Pipeline.load(run, device=device)
     chosen = pipeline.settings(**settings)
-    dataset = open_fields(source, pipeline, split)
-    choices = choose(len(dataset), n)
-    ids = set()
-    for choice in choices:
-        field = choice.load(dataset)
-        if field.id in ids:
-            raise MsdmError(
-                f"{source} has a field {field.id!r}, which is also a further version of another; paint at "
-                f"most {len(dataset)}"
-            )
-        ids.add(field.id)
-        pipeline.check(field)
-    trained = pipeline.recipe.data.train_split
-    seen = sum(dataset.rows[choice.field].get("split") == trained for choice in choices)
-    listener(Planned(len(choices), chosen.steps, seen, str(pipeline.device), tuple(one_label_notes(dataset))))
+    targets = plan_targets(
+        pipeline, source, n=n, split=split, select=select, versions=versions, seed=seed, options=recombination
+    )
+    outputs, read = targets.outputs, targets.dataset.by_id
+    steps, _ = chosen.walk
+    evaluations = load_solver(chosen.solver).evaluations(steps)
+    listener(Planned(len(outputs), steps, evaluations, targets.seen, str(pipeline.device), targets.notes))
 
-    rows: list[dict[str, str]] = []
     sheet_rows: list[SheetRow] = []
     measured: list[Adherence] = []
-    for start in range(0, len(choices), batch):
-        # loaded as they are painted: a job of thousands of fields holds one batch
-        fields = [choice.load(dataset) for choice in choices[start : start + batch]]
-        for synthetic in pipeline.sample(
-            fields,
-            seed=seed,
-            batch=batch,
-            on_step=lambda count: listener(Stepped(count)),
-            **chosen.model_dump(),
-        ):
-            target = synthetic.target
-            adherence = measure(target, synthetic.image, real=target.image)
-            measured.append(adherence)
-            rows.append(_write_pair(folder, pipeline, synthetic, adherence))
-            write_manifest(folder / MANIFEST, rows)
-            if len(sheet_rows) < SHEET_ROWS:
-                sheet_rows.append(SheetRow(target.id, target.image, target.masks, synthetic.image))
-            listener(Painted(target.id, adherence))
-    return _finish(folder, pipeline, sheet_rows, measured, seen)
+    with ManifestWriter(folder / MANIFEST) as manifest:
+        for start in range(0, len(outputs), batch):
+            # loaded as they are painted: a job of thousands of fields holds one batch
+            planned = {output.id: output for output in outputs[start : start + batch]}
+            fields = [targets.build(output) for output in planned.values()]
+            for synthetic in pipeline.sample(
+                fields,
+                seed=seed,
+                batch=batch,
+                on_step=lambda count: listener(Stepped(count)),
+                **chosen.model_dump(),
+            ):
+                target, output = synthetic.target, planned[synthetic.id]
+                real = read(output.morphology).image
+                adherence = measure(target, synthetic.image, real=real)
+                measured.append(adherence)
+                _write_files(folder, synthetic)
+                manifest.add(_row(pipeline, synthetic, adherence, output))
+                if len(sheet_rows) < SHEET_ROWS:
+                    sheet_rows.append(SheetRow(_caption(target), real, target.masks, synthetic.image))
+                listener(Painted(target.id, adherence))
+    return _finish(folder, pipeline, sheet_rows, measured, targets.seen)
 
 
-def _write_pair(
-    folder: Path, pipeline: Pipeline, synthetic: Synthetic, adherence: Adherence
-) -> dict[str, str]:
-    """Write an image and its masks; the manifest row that traces them."""
+def _write_files(folder: Path, synthetic: Synthetic) -> None:
+    """Write an image and its masks."""
     target = synthetic.target
     save_image(folder / IMAGES / f"{target.id}.png", synthetic.image)
     for kind, labels in target.masks.items():
         save_labels(folder / mask_folder(kind) / f"{target.id}.png", labels)
-    settings = synthetic.settings.model_dump(mode="json")
+
+
+def _row(
+    pipeline: Pipeline, synthetic: Synthetic, adherence: Adherence, output: PlannedOutput
+) -> dict[str, str]:
+    """The manifest row that traces a pair."""
+    target = synthetic.target
+    settings = synthetic.settings.model_dump(mode="json", exclude={"memory"})  # changes no result
+    given = {
+        # a painting may be painted from: what was given to it was not given to this one
+        **{name: "" for name in (GIVEN_COLOURS, GIVEN_METADATA) if name in target.metadata},
+        **({GIVEN_COLOURS: _colours(output)} if output.colours else {}),
+        **({GIVEN_METADATA: json.dumps(output.words, sort_keys=True)} if output.words else {}),
+    }
     return {
         **target.metadata,
         "id": target.id,
         **{f"source_{facet}": target.source(facet) for facet in FACETS},
+        **given,
         "crop": "full",
         "seed": str(synthetic.seed),
         "recipe": pipeline.recipe.name,
@@ -223,6 +221,22 @@ def _write_pair(
         "mask_adherence": _figure(adherence.mask),
         "colour_error_levels": _figure(adherence.colour),
     }
+
+
+def _colours(output: PlannedOutput) -> str:
+    """Given colours as JSON, in levels: ``{"cell": {"mean": [120.0, 60.0, 140.0]}}``."""
+    found = {
+        kind: {"mean": mean} if std is None else {"mean": mean, "std": std}
+        for kind, (mean, std) in output.colours.items()
+    }
+    return json.dumps(found, sort_keys=True)
+
+
+def _caption(target: Sample) -> str:
+    masks, look, words = (target.source(facet) for facet in FACETS)
+    if masks == look == words:
+        return target.id
+    return f"{target.id}: masks {masks}, colours {look}, metadata {words}"
 
 
 def _figure(value: float | None) -> str:

@@ -12,10 +12,14 @@ import msdm_kit
 
 SURFACE = {
     "": ["--help", "--version"],
-    "train": ["--data", "--device", "--dry-run", "--help", "--out", "--resume", "--set", "--threads"],
+    "train": ["--data", "--device", "--dry-run", "--help", "--out", "--profile", "--resume", "--set",
+        "--threads",
+    ],
     "sample": [
-        "--batch", "--data", "--device", "--eta", "--guidance", "--help", "--n", "--out", "--precision",
-        "--seed", "--solver", "--spacing", "--split", "--steps", "--threads",
+        "--appearance-from", "--batch", "--colour", "--data", "--device", "--eta", "--guidance", "--help",
+        "--memory", "--metadata-from", "--n", "--out", "--precision", "--recombine", "--seed", "--select",
+        "--separate-donors", "--set-metadata", "--solver", "--solver-sweep", "--spacing", "--split",
+        "--steps", "--threads", "--versions",
     ],
     "recipes": ["--diff", "--help"],
     "plugins": ["--help"],
@@ -24,9 +28,19 @@ SURFACE = {
         "--conditioner", "--drop", "--edges", "--head-channels", "--help", "--image-size", "--masks",
         "--no-edges", "--schedule", "--timesteps",
     ],
+    "data": ["--help"],
+    "data select": ["--help", "--limit", "--list", "--out", "--sort", "--split", "--where", "--workers"],
+    "data import": [
+        "--allow-pickle", "--column", "--format", "--help", "--images", "--kind", "--metadata", "--split",
+        "--workers",
+    ],
 }  # fmt: skip
-COMMANDS = ["train", "sample", "recipes", "plugins", "convert"]
-ARGUMENTS = {"train": ["RECIPE"], "sample": ["RUN"], "recipes": ["NAME"], "convert sdm": ["FILE", "OUT"]}
+COMMANDS = ["train", "sample", "recipes", "plugins", "convert", "data"]
+ARGUMENTS = {
+    "train": ["RECIPE"], "sample": ["RUN"], "recipes": ["NAME"], "convert sdm": ["FILE", "OUT"],
+    "data import": ["SRC", "OUT"],
+    "data select": ["DIR"],
+}  # fmt: skip
 CHECKOUT = Path(os.environ.get("MSDM_KIT_CHECKOUT", Path(__file__).resolve().parents[2]))
 DOCS = CHECKOUT / "docs" / "cli.md"
 HEAVY = ("torch", "transformers", "timm", "skimage", "scipy", "numpy", "pandas", "matplotlib", "cellpose")
@@ -52,7 +66,9 @@ def test_commands_are_these(msdm):
     assert re.findall(r"^  ([a-z]+) ", text, re.M) == COMMANDS
 
 
-@pytest.mark.parametrize("command", ["", "train", "sample", "recipes", "plugins", "convert sdm"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "sample", "recipes", "plugins", "convert sdm", "data import", "data select"]
+)
 def test_help_ends_with_an_example_and_explains_all(msdm, command):
     text = msdm(*command.split(), "--help").out
     assert f"msdm-kit {command}".rstrip() in text.partition("Example:")[2]
@@ -68,7 +84,7 @@ def test_every_option_and_command_is_documented():
     text = DOCS.read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## `msdm-kit ?([a-z ]*)`\n(.*?)(?=^## |\Z)", text, re.M | re.S))
     for command, names in SURFACE.items():
-        if command in ("", "convert"):
+        if command in ("", "convert", "data"):
             continue
         for name in set(names) - {"--help"}:
             assert f"`{name}" in sections[command] or f"/{name}`" in sections[command], (command, name)

@@ -10,9 +10,13 @@ from msdm_kit.core.dataset import FieldDataset
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.images import read_labels, save_labels
 from msdm_kit.core.sample import Appearance, ColourStatistics, recombine
-from msdm_kit.plugins.painting import Choice, choose, paint
+from msdm_kit.plugins.given_colours import parse_colour
+from msdm_kit.plugins.painting import Painted, paint
 from msdm_kit.plugins.pipeline import Pipeline, find_weights
 from msdm_kit.plugins.recipe_files import load_recipe
+from msdm_kit.plugins.recombination import Recombination
+from msdm_kit.plugins.selection import select
+from msdm_kit.plugins.selection_file import save_selection
 from msdm_kit.plugins.training import train
 
 from ..toy import toy_folder
@@ -49,7 +53,9 @@ def fields(data):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 4])
-@pytest.mark.parametrize("settings", [{}, {"guidance": 1.5}, {"solver": "ddpm"}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"guidance": 1.5}, {"solver": "ddpm", "steps": 2}, {"precision": "bf16"}]
+)
 def test_a_sample_does_not_depend_on_the_batch_it_is_painted_in(pipeline, fields, batch, settings):
     alone = [next(iter(pipeline.sample([field], seed=3, **settings))).image for field in fields]
     together = [s.image for s in pipeline.sample(fields, seed=3, batch=batch, **settings)]
@@ -101,11 +107,6 @@ def test_weights_saved_as_bf16_load_and_are_half_as_large(pipeline, fields, tmp_
     assert 0 < abs(a - b).mean() < 0.1
 
 
-def test_choices_spread_evenly_and_go_on_with_further_versions():
-    assert choose(10, 3) == [Choice(0, 1), Choice(3, 1), Choice(6, 1)]
-    assert choose(2, 3) == [Choice(0, 1), Choice(1, 1), Choice(0, 2)]
-
-
 def test_the_folder_is_a_data_set_that_traces_every_pair(run, data, tmp_path):
     events = []
     summary = paint(run, data, tmp_path / "out", n=3, device="cpu", seed=5, listener=events.append)
@@ -125,6 +126,105 @@ def test_the_folder_is_a_data_set_that_traces_every_pair(run, data, tmp_path):
     report = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert report["pairs"] == 3
     assert (tmp_path / "out" / "contact-sheet.png").stat().st_size > 1000
+
+
+@pytest.fixture
+def selected(data, tmp_path):
+    path = tmp_path / "some.csv"
+    save_selection(select(data, "id != 'd'"), path)
+    return path
+
+
+def rows_of(folder):
+    with (folder / "metadata.csv").open(newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def test_selected_fields_are_recombined_and_every_source_is_named(run, data, selected, tmp_path):
+    both = Recombination(frozenset({"appearance", "metadata"}))
+    events = []
+    jobs = {"select": selected, "versions": 2, "device": "cpu", "steps": 1, "recombination": both}
+    summary = paint(run, data, tmp_path / "out", listener=events.append, **jobs)
+    assert (summary.pairs, summary.seen) == (6, 4)
+    painted, source, rows = FieldDataset(tmp_path / "out"), FieldDataset(data), rows_of(tmp_path / "out")
+    assert painted.ids == ["a_v1", "b_v1", "c_v1", "a_v2", "b_v2", "c_v2"]
+    for i, row in enumerate(rows):
+        own, donor = source.by_id(row["source_morphology"]), source.by_id(row["source_appearance"])
+        assert row["id"].startswith(own.id)
+        assert donor.id != own.id
+        assert row["source_metadata"] == donor.id
+        assert row["assay"] == donor.metadata["assay"]
+        assert row["split"] == own.metadata["split"], "no condition reads it: it is the masks'"
+        for kind, labels in painted[i].masks.items():
+            np.testing.assert_array_equal(labels, own.masks[kind])
+    assert len({(row["source_morphology"], row["source_appearance"]) for row in rows}) == 6
+    again = paint(run, data, tmp_path / "again", **jobs)
+    assert again.figures == summary.figures
+    for name in ("metadata.csv", "images/b_v2.png"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+def test_what_is_given_is_in_the_manifest(run, data, tmp_path):
+    colours = dict([parse_colour("nucleus=90-110,60,140:20,20,20")])
+    given = Recombination(colours=colours, metadata={"assay": "purple"})
+    paint(run, data, tmp_path / "out", n=2, device="cpu", steps=1, recombination=given)
+    for row in rows_of(tmp_path / "out"):
+        assert row["id"] == f"{row['source_morphology']}_v1"
+        assert row["source_appearance"] == row["source_metadata"] == row["source_morphology"]
+        assert (row["assay"], json.loads(row["given_metadata"])) == ("purple", {"assay": "purple"})
+        colour = json.loads(row["given_colours"])["nucleus"]
+        assert 90 <= colour["mean"][0] <= 110
+        assert colour["std"] == [20, 20, 20]
+    paint(run, tmp_path / "out", tmp_path / "next", n=1, device="cpu", steps=1)
+    assert rows_of(tmp_path / "next")[0]["given_colours"] == "", "nothing was given to this one"
+
+
+def test_donors_from_elsewhere(run, data, selected, tmp_path):
+    options = Recombination(frozenset({"appearance"}), appearance_from=("d",))
+    paint(run, data, tmp_path / "out", select=selected, n=2, device="cpu", steps=1, recombination=options)
+    rows = rows_of(tmp_path / "out")
+    assert [(r["id"], r["source_appearance"], r["source_metadata"]) for r in rows] == [
+        ("a_v1", "d", "a"), ("b_v1", "d", "b")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 2, "versions": 2}, "give one of them"),
+        ({"versions": 0}, "--versions 1 or more"),
+        ({"select": "SELECTED", "split": "val"}, "--select names the fields"),
+        ({"recombination": Recombination(frozenset({"metadata"}), metadata_from=("x",))}, "no field 'x'"),
+        ({"recombination": Recombination(metadata={"asay": "x"})}, "did you mean 'assay'"),
+        (
+            {"recombination": Recombination(colours=dict([parse_colour("cells=1,2,3")]))},
+            "did you mean 'cell'",
+        ),
+    ],
+)
+def test_a_wrong_recombination_leaves_no_folder(run, data, selected, tmp_path, arguments, message):
+    arguments = {key: selected if value == "SELECTED" else value for key, value in arguments.items()}
+    with pytest.raises(MsdmError, match=message):
+        paint(run, data, tmp_path / "out", device="cpu", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_field_without_another_to_take_from_is_noted(run, data, tmp_path):
+    options = Recombination(frozenset({"appearance"}))
+    events = []
+    paint(run, data, tmp_path / "out", split="val", n=1, device="cpu", steps=1, recombination=options,
+          listener=events.append)  # fmt: skip
+    assert "no other field to take appearance from: 1 of 1" in " ".join(events[0].notes)
+
+
+def test_an_interruption_leaves_a_data_set_of_whole_pairs(run, data, tmp_path):
+    def stop(event):
+        if isinstance(event, Painted) and event.id == "d":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        paint(run, data, tmp_path / "out", n=3, device="cpu", steps=1, listener=stop)
+    assert FieldDataset(tmp_path / "out").ids == ["c", "d"]
 
 
 def test_pairs_of_training_fields_are_counted(run, data, tmp_path):
