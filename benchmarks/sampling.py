@@ -7,10 +7,10 @@
 
 PATH is a checkout of https://github.com/WeilunWang/semantic-diffusion-model. Reference: `ddim_sample_loop`
 of its `ddimN`, in fp32; on a GPU in its own fp16. Ours: `Pipeline.sample` with DDIM at the same steps, then
-with the recipe's own solver and steps. TFLOP/s are those of the operations that a side needs. Errors are
-largest differences over the largest value: of the image and of one forward pass to the reference in fp32;
-and of the image (root mean square over root mean square) to the end point, DDIM with --end-steps linearly
-spaced steps. Under the cosine schedule up to 6e-6 of the image's error is the reference's own: it takes
+with the recipe's own solver and steps. TFLOP/s are those of the operations that a side needs. Errors of the
+image and of one forward pass, to the reference in fp32, are root mean square over root mean square / largest
+difference over largest value; of the image to the end point, DDIM with --end-steps linearly spaced steps, the
+former. Under the cosine schedule up to 6e-6 of the image's error is the reference's own: it takes
 sqrt(1 - abar) of the last steps in fp32, where abar is 0.99996. The weights are random, nearly a denoiser of
 nothing but noise: times and errors of rounding are those of a trained model, the way to the end point need
 not be. Peak memory is that of a fresh process with two steps, less what it held before the network was
@@ -161,8 +161,8 @@ def whole(pair: Pair) -> None:
                 *(pair.name, f"{guidance:g}", name, f"{statistics.median(times):.3f}"),
                 f"{speedup(seconds[reference], times):.2f}",
                 rate(args.batch * flops[name], statistics.median(times)),
-                f"{relative(painted[name], image):.1e}" if same else "-",
-                f"{relative(once, one_pass):.1e}" if same else "-",
+                both(painted[name], image) if same else "-",
+                both(once, one_pass) if same else "-",
                 "-" if end is None else f"{rms(painted[name], end):.3f}",
                 peaks[side],
             )
@@ -171,6 +171,11 @@ def whole(pair: Pair) -> None:
 def rate(flops: int, seconds: float) -> str:
     """TFLOP/s."""
     return f"{flops / seconds / 1e12:.3g}"
+
+
+def both(a: Tensor, b: Tensor) -> str:
+    """Root mean square over root mean square, and the largest difference over the largest value."""
+    return f"{rms(a, b):.1e} / {relative(a, b):.1e}"
 
 
 def rms(a: Tensor, b: Tensor) -> float:
@@ -209,7 +214,7 @@ def composed(pair: Pair) -> None:
             pairs = list(zip(seconds[f"{precision} 1"], seconds[f"{precision} 3"], strict=True))
             step = [(three - one) / 2 for one, three in pairs]
             first = [one - s for (one, _), s in zip(pairs, step, strict=True)]
-            error = relative(pair.ours.forward(pair.noise, pair.at, precision), one_pass)
+            error = both(pair.ours.forward(pair.noise, pair.at, precision), one_pass)
             held = peak(pair, precision, guidance)
             for what, n in plans:
                 total = [f + n * s for f, s in zip(first, step, strict=True)]
@@ -218,7 +223,7 @@ def composed(pair: Pair) -> None:
                     *(pair.name, f"{guidance:g}", f"ours, {precision}, {what}, composed: {parts}"),
                     *(f"{statistics.median(total):.1f}", f"{speedup(base, total):.2f}"),
                     rate(args.batch * pair.flops.ours(n, guidance), statistics.median(total)),
-                    *("-", f"{error:.1e}", "-", held),
+                    *("-", error, "-", held),
                 )
 
 

@@ -13,6 +13,7 @@ from .denoiser import Denoiser, States, nbytes
 from .diffusion import Denoised, denoise
 from .graphs import StepGraphs
 from .guidance import Branch, combine, plan
+from .kernels.packed_conv import packed
 from .precision import autocast, lowered
 from .recipe import SampleSection
 from .seeds import seed_for
@@ -76,6 +77,7 @@ class Sampler:
         self, denoiser: Denoiser, settings: SampleSection, solver: Solver, *, budget: int | None = None
     ) -> None:
         self.network = lowered(denoiser, settings.precision)
+        self._backbone = packed(self.network.backbone)
         self.settings = solver.settle(settings, len(denoiser.schedule))
         self.solver = solver
         self.budget = budget
@@ -116,8 +118,8 @@ class Sampler:
                 inject = network.bind(of_branch)
                 seen = branch.present & network.encoder_conditions
                 if seen not in shared:
-                    shared[seen] = network.backbone.encode(x, t, inject)
-                outputs.append(network.backbone.decode(shared[seen], inject).float())
+                    shared[seen] = self._backbone.encode(x, t, inject)
+                outputs.append(self._backbone.decode(shared[seen], inject).float())
         return combine(self._branches, outputs, network.diffusion.variance)
 
     def model(self, signals: Mapping[str, Signal], on_step: Callable[[], None] | None = None) -> Model:
