@@ -1,8 +1,6 @@
 """The import job: recognise a format, read its fields one by one, and write them in the documented layout."""
 
 import os
-import secrets
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +18,7 @@ from .importers.rows import manifest_rows, unique_ids
 from .importers.source import Source
 from .importers.writing import Written, write_field
 from .instances import InstanceFile
+from .new_folder import check_new, new_folder
 from .parallel import default_workers, ordered_map
 
 AUTO = "auto"
@@ -167,9 +166,7 @@ def import_data(
     rows = manifest_rows(fields, ids, metadata=path, columns=columns, split=split)
     listener(Detected(name, len(fields)))
 
-    temporary = folder.parent / f".{folder.name}-{secrets.token_hex(8)}.tmp"
-    try:
-        temporary.mkdir(parents=True)
+    with new_folder(folder) as temporary:
         jobs = list(zip(ids, fields, strict=True))
         imported = Imported(folder, name)
         kept = []
@@ -184,13 +181,6 @@ def import_data(
                 f"none of the {len(jobs)} fields of {source} has an instance; is it the right folder?"
             )
         write_manifest(temporary / MANIFEST, kept)
-        _publish(temporary, folder)
-    except OSError as error:
-        raise MsdmError(
-            f"cannot write {folder}: {error}; check the permissions and the space on the disc"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return imported
 
 
@@ -219,8 +209,7 @@ def detect_format(source: Source, host: Host) -> str:
 def _check_folders(source: Path, out: Path) -> None:
     if not source.exists():
         raise MsdmError(f"{source} is missing; name the file or folder to import")
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise MsdmError(f"{out} is not an empty folder; choose another")
+    check_new(out)
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise MsdmError(f"{out} lies in {source}, which is imported; choose a folder elsewhere")
 
@@ -280,12 +269,3 @@ def _count(imported: Imported, id: str, written: Written) -> bool:
 
 def _first(ids: Sequence[str]) -> str:
     return f"{ids[0]} and {len(ids) - 1} more" if len(ids) > 1 else ids[0]
-
-
-def _publish(temporary: Path, folder: Path) -> None:
-    """Give the folder its name, now that all is in it."""
-    if hasattr(os, "sync"):
-        os.sync()  # once, and not for every file
-    if folder.is_dir():
-        folder.rmdir()
-    os.replace(temporary, folder)

@@ -24,8 +24,9 @@ _NUCLEUS, _CELL = re.compile("nucle(us|i)", re.IGNORECASE), re.compile("cells?",
 class COCO(Importer):
     """Polygons and run-length codes, compressed or not; regions with `iscrowd` are left out.
 
-    A category `nucleus` or `cell` (or their plurals) is a mask kind; every other one is the class of a
-    nucleus (or of the kind that is asked for).
+    A category `nucleus` or `cell` (or their plurals) is a mask kind, as is one that is named as the kind that
+    is asked for. Every other one is a class: of the mask kind that its `supercategory` names, otherwise of
+    the kind that is asked for.
     """
 
     looks_for = "COCO's x.json with images and annotations"
@@ -59,7 +60,10 @@ class _File:
             raise MsdmError(f"{path} has no lists images, annotations and categories; those make a COCO file")
         self.images, annotations, categories = lists
         try:
-            self._categories = {c["id"]: str(c["name"]) for c in categories}  # type: ignore[union-attr]
+            self._categories = {
+                c["id"]: (str(c["name"]), str(c.get("supercategory")))
+                for c in categories  # type: ignore[union-attr]
+            }
             self._of: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in self.images}  # type: ignore[union-attr]
             for a in annotations:  # type: ignore[union-attr]
                 if a["image_id"] not in self._of:
@@ -79,6 +83,7 @@ class _File:
             ) from None
 
     def fields(self, source: Source) -> Iterator[ForeignField]:
+        kinds = {number: _kind(*words, source.kind) for number, words in self._categories.items()}
         for image in self.images:  # type: ignore[union-attr]
             name = image.get("file_name")
             size = (image.get("height"), image.get("width"))
@@ -88,7 +93,7 @@ class _File:
                 )
             path = source.inside(name, self._folders(source))
             path = path or source.find_image(self.path, PurePosixPath(name).stem)
-            read = partial(_read, self.path, self._categories, self._of[image["id"]], size, path, source.kind)
+            read = partial(_read, self.path, kinds, self._of[image["id"]], size, path)
             yield ForeignField(PurePosixPath(name).stem, f"{source.relative(self.path)}: {name}", read)
 
     def _folders(self, source: Source) -> list[Path]:
@@ -104,11 +109,10 @@ class _File:
 
 def _read(
     path: Path,
-    categories: Mapping[Any, str],
+    categories: Mapping[Any, tuple[str, str]],
     annotations: Sequence[Mapping[str, Any]],
     size: tuple[int, int],
     image: Path | None,
-    kind: str,
 ) -> Content:
     check_pixels(size, str(path))
     if image is not None and picture_size(image) != size:
@@ -120,14 +124,23 @@ def _read(
     canvas = Canvas(size, str(path))
     counts: dict[str, int] = {}
     for annotation in annotations:
-        name = categories[annotation["category_id"]]
-        of_kind = "nucleus" if _NUCLEUS.fullmatch(name) else "cell" if _CELL.fullmatch(name) else None
-        which = of_kind or kind
-        counts[which] = label = counts.get(which, 0) + 1
-        _draw(canvas, which, label, annotation)
-        if of_kind is None:
-            canvas.name(which, label, name)
+        kind, name = categories[annotation["category_id"]]
+        counts[kind] = label = counts.get(kind, 0) + 1
+        _draw(canvas, kind, label, annotation)
+        if name:
+            canvas.name(kind, label, name)
     return canvas.content(read_picture(image) if image else None)
+
+
+def _kind(name: str, above: str, kind: str) -> tuple[str, str]:
+    """The mask kind of a category, and the class that it stands for; none where it is empty."""
+    if named := _mask_kind(name):
+        return named, ""
+    return (kind, "") if name == kind else (_mask_kind(above) or kind, name)
+
+
+def _mask_kind(word: str) -> str | None:
+    return "nucleus" if _NUCLEUS.fullmatch(word) else "cell" if _CELL.fullmatch(word) else None
 
 
 def _draw(canvas: Canvas, kind: str, label: int, annotation: Mapping[str, Any]) -> None:

@@ -41,12 +41,12 @@ class HoVerNetOutput(Importer):
         matrices = [path for path in source.files(".mat") if is_output(path)]
         done = {(path.parent.parent, path.stem) for path in matrices}
         for path in matrices:
-            names = _type_names(source, path)
+            names = type_names(source, path)
             read = partial(_read_mat, path, source.find_image(path, path.stem), names, source.kind)
             yield ForeignField(path.stem, source.relative(path), read)
         for path in source.files(".json"):
             if b'"nuc"' in head(path) and (path.parent.parent, path.stem) not in done:
-                names = _type_names(source, path)
+                names = type_names(source, path)
                 read = partial(_read_json, path, source.find_image(path, path.stem), names, source.kind)
                 yield ForeignField(path.stem, source.relative(path), read)
 
@@ -83,7 +83,7 @@ def _nucleus(key: str, nucleus: Any, path: Path) -> tuple[int, Any, int]:
     return int(key), ring, number if isinstance(number, int) else 0
 
 
-def _type_names(source: Source, path: Path) -> dict[int, str]:
+def type_names(source: Source, path: Path) -> dict[int, str]:
     """Names of types from the nearest `type_info.json` above a file, within the source."""
     for folder in path.parents[:2]:
         info = folder / TYPE_INFO

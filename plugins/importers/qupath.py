@@ -23,7 +23,8 @@ class QuPath(Importer):
     """A GeoJSON file per picture: a FeatureCollection, or the bare list of QuPath 0.2 and 0.3.
 
     Where there are cells, they alone are taken, otherwise detections, otherwise annotations: regions drawn
-    round them are no instances. A cell with a `nucleusGeometry` gives a cell and a nucleus of one label.
+    round them are no instances. A cell with a `nucleusGeometry` gives a cell and a nucleus of one label;
+    detections of the name ``nucleus`` beside cells are nuclei without a cell.
     The picture has the name of the file, or its beginning (`a.png` for `a_cells.geojson`).
     """
 
@@ -65,7 +66,7 @@ def _read(path: Path, image: Path, kind: str) -> Content:
     for label, (object_type, name, feature) in enumerate(_instances(features, path), 1):
         where = f"{path}: feature {label}"
         nucleus = feature.get("nucleusGeometry")
-        outer = "cell" if object_type == "cell" else kind
+        outer = "cell" if object_type == "cell" else "nucleus" if _is_nucleus(object_type, feature) else kind
         for which, geometry in ((outer, feature.get("geometry")), ("nucleus", nucleus)):
             parts = _polygons(geometry, where)
             if parts:
@@ -80,7 +81,7 @@ def _instances(features: list[dict[str, Any]], path: Path) -> Iterator[tuple[str
     described = [(_type(f), _class(f, path), f) for f in features]
     described = [d for d in described if d[0] in _KINDS and not d[1].endswith("*") and _has_area(d[2])]
     wanted = next((kind for kind in _KINDS if any(d[0] == kind for d in described)), "annotation")
-    chosen = [d for d in described if d[0] == wanted]
+    chosen = [d for d in described if d[0] == wanted or (wanted == "cell" and _is_nucleus(d[0], d[2]))]
     if wanted != "annotation":
         yield from chosen
         return
@@ -89,6 +90,10 @@ def _instances(features: list[dict[str, Any]], path: Path) -> Iterator[tuple[str
         locked = bool(_properties(feature).get("isLocked", _properties(feature).get("locked")))
         if name or not (locked or sum(_holds(box, other) for other in boxes) > 2):  # it holds itself
             yield kind, name, feature
+
+
+def _is_nucleus(object_type: str, feature: dict[str, Any]) -> bool:
+    return object_type == "detection" and str(_properties(feature).get("name")).lower() == "nucleus"
 
 
 def _properties(feature: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,79 @@
+"""`msdm-kit data export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = (
+    "\b\nExample:\n"
+    "  msdm-kit data export out/it training/ --format cellpose --mask-kind cell\n"
+    "  msdm-kit data export DIR fold/ --format pannuke --mask-kind nucleus --split train --select it.csv"
+)
+
+
+def export(
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="A data folder, or a data set by name.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write, new or empty.")],
+    format: Annotated[
+        str, typer.Option(metavar="NAME", help="An exporter (see msdm-kit plugins), such as cellpose.")
+    ],
+    mask_kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND", help="Export masks of this kind only.", show_default="all that the format holds"
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Fields of this split only.", show_default="every split"),
+    ] = None,
+    select: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Fields of this selection only (see msdm-kit data select)."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Processes.", show_default="1 for few fields, all cores for many"
+        ),
+    ] = None,
+) -> None:
+    """Write a data set, real or painted, in the format of another tool.
+
+    OUT appears when it is complete.
+    """
+    from ..plugins.data import data_folder
+    from ..plugins.exporting import Planned, export_data
+    from ..plugins.importing import Transferred
+    from .console import output, say
+    from .data_progress import DataProgress
+
+    console = output()
+    root = data_folder(folder)
+    with DataProgress(console, "exporting") as progress:
+
+        def listen(event: object) -> None:
+            if isinstance(event, Planned):
+                progress(0, event.fields)
+            elif isinstance(event, Transferred):
+                progress(event.done, event.total)
+
+        done = export_data(
+            root,
+            out,
+            format,
+            mask_kind=mask_kind,
+            split=split,
+            select=select,
+            workers=workers,
+            listener=listen,
+        )
+    for note in done.notes:
+        say(console, f"note: {note}")
+    counts = ", ".join(f"{n} of kind {kind}" for kind, n in sorted(done.instances.items()))
+    classes = f", of {done.classes} classes" if done.classes else ""
+    fields = f"{done.fields} field{'s' if done.fields != 1 else ''}"
+    say(console, f"{fields} with {counts}{classes}, in {done.folder} for {done.format}")

@@ -1,0 +1,101 @@
+"""`instances.csv` as it is exported from: an index of it, so that a set of any size fits into memory."""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from ...core.errors import MsdmError
+from ..instances import COLUMNS, INSTANCES
+
+Spans = tuple[tuple[int, int], ...]
+"""Where the rows of a field lie in the file: first byte, and the byte after the last."""
+
+
+def index_instances(
+    root: Path, ids: Iterable[str], kinds: Sequence[str]
+) -> tuple[dict[str, Spans], dict[str, set[str]]]:
+    """Where each field's rows lie, and the names of classes in them by kind.
+
+    Parameters
+    ----------
+    root : Path
+        A data folder; without an `instances.csv`, both are empty.
+    ids : iterable of str
+        Fields; rows of others are passed over.
+    kinds : sequence of str
+        Mask kinds of which names are wanted.
+
+    Raises
+    ------
+    MsdmError
+        The file is damaged.
+    """
+    path, wanted = root / INSTANCES, set(ids)
+    spans: dict[str, list[tuple[int, int]]] = {}
+    names: dict[str, set[str]] = {}
+    if not path.is_file():
+        return {}, names
+    try:
+        with open(path, "rb") as handle:
+            lines = _Lines(handle)
+            reader = csv.reader(lines, strict=True)
+            if next(reader, None) != COLUMNS:
+                raise MsdmError(
+                    f"{path} must begin with the columns {','.join(COLUMNS)}; write it so, or delete it"
+                )
+            start, before = lines.position, ""
+            for cells in reader:
+                _check(cells, path, reader.line_num)
+                id, kind, _, name = cells
+                if id in wanted:
+                    found = spans.setdefault(id, [])
+                    if id == before and found:
+                        found[-1] = (found[-1][0], lines.position)
+                    else:
+                        found.append((start, lines.position))
+                    if name and kind in kinds:
+                        names.setdefault(kind, set()).add(name)
+                start, before = lines.position, id
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise MsdmError(f"{path} cannot be read ({error}); it must be CSV, UTF-8, with commas") from None
+    return {id: tuple(found) for id, found in spans.items()}, names
+
+
+def classes_at(root: Path, spans: Spans) -> dict[str, dict[int, str]]:
+    """The classes of a field's instances by kind and label, read where `index_instances` found them."""
+    found: dict[str, dict[int, str]] = {}
+    if not spans:
+        return found
+    with open(root / INSTANCES, "rb") as handle:
+        for start, stop in spans:
+            handle.seek(start)
+            text = handle.read(stop - start).decode("utf-8")
+            for _, kind, label, name in csv.reader(text.splitlines(keepends=True), strict=True):
+                if name:
+                    found.setdefault(kind, {})[int(label)] = name
+    return found
+
+
+def renumbered(classes: Mapping[int, str], labels: Iterable[int]) -> dict[int, str]:
+    """Classes by the place of each label, from 1, in the sorted labels of a mask."""
+    return {k: classes[label] for k, label in enumerate(labels, 1) if label in classes}
+
+
+class _Lines:
+    """Lines of text of a file of bytes, and how far they have been read."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self._handle = handle
+        self.position = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._handle:
+            first = self.position == 0
+            self.position += len(line)
+            yield line.decode("utf-8-sig" if first else "utf-8")
+
+
+def _check(cells: list[str], path: Path, line: int) -> None:
+    if len(cells) != len(COLUMNS) or not cells[2].isascii() or not cells[2].isdigit():
+        raise MsdmError(f"{path}, line {line}: {','.join(cells)!r:.60} is no id, kind, label, class")
