@@ -33,6 +33,11 @@ def plain_table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
     return table
 
 
+def printable(text: str) -> str:
+    """Text from a user's file without control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def gigabytes(size: int) -> str:
     """Bytes as text, in binary units."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"

@@ -53,14 +53,14 @@ def read_image(path: str | os.PathLike[str]) -> RawImage:
     MsdmError
         The file cannot be read, or is of another type.
     """
-    array, mode, bits = _decode(Path(path))
+    array, mode, bits = decode(Path(path))
     if mode == "RGB" and bits == 8:
         return array.astype(np.uint8, copy=False)
     if bits > 8:
         advice = "rescale it to 8 bits and save it as RGB"
     else:
         advice = "convert it, such as with Pillow: Image.open(p).convert('RGB').save(p)"
-    raise MsdmError(f"{path} is {_describe(mode, bits)}, and images are 8-bit RGB; {advice}")
+    raise MsdmError(f"{path} is {describe(mode, bits)}, and images are 8-bit RGB; {advice}")
 
 
 def read_labels(path: str | os.PathLike[str]) -> RawLabels:
@@ -80,13 +80,13 @@ def read_labels(path: str | os.PathLike[str]) -> RawLabels:
     MsdmError
         The file cannot be read, or is of another type.
     """
-    array, mode, bits = _decode(Path(path))
+    array, mode, bits = decode(Path(path))
     if mode == "L" and bits == 8:
         return array.astype(np.uint8, copy=False)
     if mode in ("I;16", "I;16B") and bits == 16:
         return array.astype(np.uint16, copy=False)
     raise MsdmError(
-        f"{path} is {_describe(mode, bits)}, and label masks are uint16 or uint8 greyscale; {_LABEL_ADVICE}"
+        f"{path} is {describe(mode, bits)}, and label masks are uint16 or uint8 greyscale; {_LABEL_ADVICE}"
     )
 
 
@@ -163,7 +163,8 @@ def save_labels(path: str | os.PathLike[str], labels: NDArray[np.integer[Any]]) 
         picture.save(temporary, format="PNG")
 
 
-def _describe(mode: str, bits: int) -> str:
+def describe(mode: str, bits: int) -> str:
+    """A Pillow mode and bits per channel in words, such as ``16-bit greyscale (Pillow mode I;16)``."""
     words = _MODES.get(mode, "of another type")
     if mode in ("L", "RGB", "RGBA", "LA") and bits != 8:
         words = words.replace("8-bit", f"{bits}-bit")
@@ -179,8 +180,14 @@ def _bits(picture: Pillow.Image, path: Path) -> int:
     return int(max(depths)) if isinstance(depths, tuple) else int(depths)
 
 
-def _decode(path: Path) -> tuple[NDArray[Any], str, int]:
-    """Pixels, Pillow mode and bits per channel."""
+def decode(path: Path) -> tuple[NDArray[Any], str, int]:
+    """A PNG or TIFF file of any type: its pixels, Pillow mode and bits per channel.
+
+    Raises
+    ------
+    MsdmError
+        The file is missing or damaged, holds several pictures, or has too many pixels.
+    """
     try:
         with Pillow.open(path, formats=("PNG", "TIFF")) as picture:
             # Pillow itself only warns up to twice the limit, and filters of warnings are not thread-safe.
