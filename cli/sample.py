@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.errors import MsdmError
+from .mask_ops import DonorsFrom, MaskOp
 from .options import Device, Threads, set_threads
 from .recombine import (
     AppearanceFrom,
@@ -94,7 +95,11 @@ def sample(
     metadata_from: MetadataFrom = None,
     colour: Colour = None,
     set_metadata: SetMetadata = None,
-    seed: Annotated[int, typer.Option(metavar="K", help="Of the noise, matches and drawn colours.")] = 0,
+    donors: DonorsFrom = None,
+    mask_op: MaskOp = None,
+    seed: Annotated[
+        int, typer.Option(metavar="K", help="Of the noise, matches, drawn colours and mask operations.")
+    ] = 0,
     split: Annotated[
         str | None,
         typer.Option(
@@ -141,6 +146,7 @@ def sample(
         "precision": precision,
         "memory": None if memory is None else int(memory * 2**30),
     }
+    from ..plugins.mask_operations.apply import load_operations
     from ..plugins.painting import paint
     from ..plugins.sweep import sweep
     from .console import output, say
@@ -160,10 +166,12 @@ def sample(
         colour or [],
         set_metadata or [],
     )
+    operations = load_operations(mask_op or [])
     if solver_sweep:
-        if select or versions or options.active:
+        if select or versions or options.active or operations or donors:
             raise MsdmError(
-                "a solver sweep paints no pairs; leave out --select, --versions and what recombines"
+                "a solver sweep paints no pairs; leave out --select, --versions, --mask-op and what "
+                "recombines"
             )
         with SweepProgress(console) as trying:
             try:
@@ -184,6 +192,8 @@ def sample(
                 select=select,
                 versions=versions,
                 recombination=options,
+                operations=operations,
+                donors=donors,
                 batch=batch,
                 listener=progress,
                 **where,

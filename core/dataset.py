@@ -42,6 +42,8 @@ class FieldDataset:
         Take the first rows only.
     ids : sequence of str or None
         Take the rows with these ids, in this order; None takes every row.
+    images : bool
+        False: a field may lack its image, as one whose masks are yet to be painted.
     budget : int
         Bytes of decoded pixels that are kept.
     on_progress : callable (done, total) or None
@@ -75,12 +77,14 @@ class FieldDataset:
         split: str | None = None,
         limit: int | None = None,
         ids: Sequence[str] | None = None,
+        images: bool = True,
         budget: int = 2 * 2**30,
         on_progress: Progress | None = None,
     ) -> None:
         self.root = Path(root)
         self.kinds = tuple(dict.fromkeys(masks))
-        self.rows = open_manifest(self.root, self.kinds, split, limit)
+        self._images = images
+        self.rows = open_manifest(self.root, self.kinds, split, limit, images)
         if ids is not None:
             self._index = {row["id"]: i for i, row in enumerate(self.rows)}
             self.rows = [self.rows[self._find(id)] for id in ids]
@@ -90,11 +94,11 @@ class FieldDataset:
         self._index = {id: i for i, id in enumerate(self.ids)}
         self._kept: dict[int, RawField] = {}
         problems: list[str] = []
-        for i, (raw, found) in enumerate(scan(self.root, self.ids, self.kinds, on_progress)):
+        for i, (raw, found) in enumerate(scan(self.root, self.ids, self.kinds, on_progress, images)):
             problems += found
             if raw is None:
                 continue
-            self.sizes.append((raw.image.shape[0], raw.image.shape[1]))
+            self.sizes.append(raw.size)
             self.one_label.append(frozenset(k for k, v in raw.masks.items() if has_one_label_in_pieces(v)))
             if raw.nbytes <= budget:
                 budget -= raw.nbytes
@@ -111,8 +115,8 @@ class FieldDataset:
         Returns
         -------
         Sample
-            Image (3, H, W) float32 in [-1, 1], masks (H, W) int32 per kind, and every column of the manifest
-            as metadata. The arrays are the caller's own.
+            Image (3, H, W) float32 in [-1, 1] or None, masks (H, W) int32 per kind, and every column of the
+            manifest as metadata. The arrays are the caller's own.
 
         Raises
         ------
@@ -124,12 +128,12 @@ class FieldDataset:
         i = range(len(self))[i]
         raw = self._kept.get(i)
         if raw is None:
-            raw, problems = read_field(self.root, self.ids[i], self.kinds)
+            raw, problems = read_field(self.root, self.ids[i], self.kinds, self._images)
             if raw is None:
                 raise MsdmError(summary(problems))
         return Sample(
             id=self.ids[i],
-            image=to_float(raw.image),
+            image=None if raw.image is None else to_float(raw.image),
             masks={kind: labels.astype(np.int32) for kind, labels in raw.masks.items()},
             metadata=dict(self.rows[i]),
         )

@@ -32,16 +32,24 @@ class RawField:
 
     Attributes
     ----------
-    image : ndarray (H, W, 3) uint8
+    image : ndarray (H, W, 3) uint8, or None
+        None where there is none and none is needed.
     masks : dict of kind -> ndarray (H, W) uint8 or uint16
     """
 
-    image: RawImage
+    image: RawImage | None
     masks: dict[str, RawLabels]
 
     @property
     def nbytes(self) -> int:
-        return self.image.nbytes + sum(labels.nbytes for labels in self.masks.values())
+        arrays = [*self.masks.values(), *([] if self.image is None else [self.image])]
+        return sum(array.nbytes for array in arrays)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        array = self.image if self.image is not None else next(iter(self.masks.values()))
+        return int(array.shape[0]), int(array.shape[1])
 
 
 def mask_folder(kind: str) -> str:
@@ -67,9 +75,9 @@ def mask_kinds(root: Path) -> tuple[str, ...]:
 
 
 def open_manifest(
-    root: Path, kinds: Sequence[str], split: str | None, limit: int | None
+    root: Path, kinds: Sequence[str], split: str | None, limit: int | None, images: bool = True
 ) -> list[dict[str, str]]:
-    """The manifest's rows of a split, once the folders are known to be there.
+    """The manifest's rows of a split, once the folders are known to be there, that of `images` too if needed.
 
     Raises
     ------
@@ -78,7 +86,7 @@ def open_manifest(
     """
     if limit is not None and limit < 1:
         raise MsdmError(f"limit {limit} takes no fields; give at least 1, or none at all for every field")
-    folders = [IMAGES, *map(mask_folder, kinds)]
+    folders = [*([IMAGES] if images else []), *map(mask_folder, kinds)]
     if not root.is_dir():
         raise MsdmError(f"folder {root} is missing; give one that holds {MANIFEST}, {', '.join(folders)}")
     rows = select_split(read_manifest(root / MANIFEST), split, root / MANIFEST)
@@ -91,7 +99,9 @@ def open_manifest(
     return rows[:limit]
 
 
-def read_field(root: Path, id: str, kinds: Sequence[str]) -> tuple[RawField | None, list[str]]:
+def read_field(
+    root: Path, id: str, kinds: Sequence[str], images: bool = True
+) -> tuple[RawField | None, list[str]]:
     """Read and check the files of one field.
 
     Parameters
@@ -100,6 +110,8 @@ def read_field(root: Path, id: str, kinds: Sequence[str]) -> tuple[RawField | No
     id : str
         Known to name a file.
     kinds : sequence of str
+    images : bool
+        False: the field may lack its image.
 
     Returns
     -------
@@ -111,8 +123,12 @@ def read_field(root: Path, id: str, kinds: Sequence[str]) -> tuple[RawField | No
     problems: list[str] = []
     image: RawImage | None = None
     masks: dict[str, RawLabels] = {}
+    size: tuple[int, ...] | None = None
+    what = "its image"
     try:
-        image = read_image(locate(root / IMAGES, id))
+        if images or has_file(root / IMAGES, id):
+            image = read_image(locate(root / IMAGES, id))
+            size = image.shape[:2]
     except MsdmError as error:
         problems.append(str(error))
     for kind in kinds:
@@ -122,17 +138,19 @@ def read_field(root: Path, id: str, kinds: Sequence[str]) -> tuple[RawField | No
         except MsdmError as error:
             problems.append(str(error))
             continue
-        if image is not None and labels.shape != image.shape[:2]:
+        if size is None and not images:
+            size, what = labels.shape, f"the {kind} mask"
+        if size is not None and labels.shape != size:
             problems.append(
-                f"{path} is {labels.shape[0]} x {labels.shape[1]}, and its image is {image.shape[0]} x "
-                f"{image.shape[1]}; give both one height and width"
+                f"{path} is {labels.shape[0]} x {labels.shape[1]}, and {what} is {size[0]} x "
+                f"{size[1]}; give both one height and width"
             )
         elif not labels.any():
             problems.append(
                 f"{path} has no instance, every pixel is 0; a mask holds at least one {kind}: label it or "
                 f"delete the row of {id!r} from {MANIFEST}"
             )
-    return (None if problems or image is None else RawField(image, masks)), problems
+    return (None if problems else RawField(image, masks)), problems
 
 
 def has_one_label_in_pieces(labels: RawLabels) -> bool:
@@ -146,12 +164,16 @@ def has_one_label_in_pieces(labels: RawLabels) -> bool:
 
 
 def scan(
-    root: Path, ids: Sequence[str], kinds: Sequence[str], on_progress: Progress | None = None
+    root: Path,
+    ids: Sequence[str],
+    kinds: Sequence[str],
+    on_progress: Progress | None = None,
+    images: bool = True,
 ) -> Iterator[tuple[RawField | None, list[str]]]:
     """`read_field` for each id in order, in several threads: decoding releases the interpreter's lock."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         try:
-            for done, result in enumerate(pool.map(lambda id: read_field(root, id, kinds), ids), 1):
+            for done, result in enumerate(pool.map(lambda id: read_field(root, id, kinds, images), ids), 1):
                 if on_progress is not None:
                     on_progress(done, len(ids))
                 yield result
@@ -200,6 +222,11 @@ def summary(problems: Sequence[str]) -> str:
     """The first of several problems and the number of the others, in one line."""
     more = f" (+{len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{problems[0]}{more}"
+
+
+def has_file(folder: Path, id: str) -> bool:
+    """Whether a field has a file in one of the folders, whatever its suffix."""
+    return any((folder / f"{id}{suffix}").is_file() for suffix in SUFFIXES)
 
 
 def locate(folder: Path, id: str) -> Path:

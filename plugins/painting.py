@@ -16,6 +16,7 @@ from ..core.manifest import ManifestWriter
 from ..core.pictures import SheetRow, save_sheet
 from ..core.sample import FACETS, Sample
 from .data import data_folder
+from .mask_operations.apply import Operation
 from .metrics.adherence import Adherence, measure, summarise
 from .pipeline import Pipeline, Synthetic
 from .recipe_files import dump_recipe
@@ -107,6 +108,8 @@ def paint(
     select: str | Path | None = None,
     versions: int | None = None,
     recombination: Recombination = AS_THEY_ARE,
+    operations: Sequence[Operation] = (),
+    donors: str | Path | None = None,
     seed: int = 0,
     batch: int = 4,
     device: str | None = None,
@@ -133,8 +136,13 @@ def paint(
         So many pairs of every field, in place of `n`.
     recombination : Recombination
         What is taken from other fields, or given.
+    operations : sequence of Operation
+        Applied to the masks of every pair; `mask_operations.apply.load_operations` makes them.
+    donors : str, Path or None
+        As `data`: another data set, whose fields give colours and metadata.
     seed : int
-        Of the noise, of who takes what from whom, and of colours that are drawn from ranges.
+        Of the noise, of who takes what from whom, of colours that are drawn from ranges, and of mask
+        operations.
     batch, device, **settings
         As `Pipeline.sample` takes them.
     listener : callable
@@ -155,7 +163,16 @@ def paint(
     pipeline = Pipeline.load(run, device=device)
     chosen = pipeline.settings(**settings)
     targets = plan_targets(
-        pipeline, source, n=n, split=split, select=select, versions=versions, seed=seed, options=recombination
+        pipeline,
+        source,
+        n=n,
+        split=split,
+        select=select,
+        versions=versions,
+        seed=seed,
+        options=recombination,
+        operations=operations,
+        donors=None if donors is None else data_folder(str(donors)),
     )
     outputs, read = targets.outputs, targets.dataset.by_id
     steps, _ = chosen.walk
@@ -177,7 +194,8 @@ def paint(
                 **chosen.model_dump(),
             ):
                 target, output = synthetic.target, planned[synthetic.id]
-                real = read(output.morphology).image
+                # of masks that were changed there is no real image
+                real = None if operations else read(output.morphology).image
                 adherence = measure(target, synthetic.image, real=real)
                 measured.append(adherence)
                 _write_files(folder, synthetic)

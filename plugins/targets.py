@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from ..core.dataset import FieldDataset
 from ..core.errors import MsdmError, did_you_mean
-from ..core.fields import MANIFEST, open_manifest
+from ..core.fields import IMAGES, MANIFEST, has_file, open_manifest
 from ..core.manifest import check_ids
 from ..core.sample import Sample
+from .donors import Donors
+from .mask_operations.apply import KEY, Operation, operate
 from .pipeline import Pipeline
 from .recombination import AS_THEY_ARE, PlannedOutput, Recombination, choose, plan
 from .selection_file import load_selection
@@ -32,6 +37,12 @@ class Targets:
     seen : int
         Outputs whose masks the model was trained on.
     notes : tuple of str
+    operations : tuple of Operation
+        Applied to the masks of every output.
+    seed : int
+        Of the operations.
+    donors : Donors or None
+        Fields of another data set that give colours and metadata.
     """
 
     dataset: FieldDataset
@@ -39,10 +50,36 @@ class Targets:
     columns: frozenset[str]
     seen: int
     notes: tuple[str, ...]
+    operations: tuple[Operation, ...] = ()
+    seed: int = 0
+    donors: Donors | None = None
+
+    def read(self, id: str) -> Sample:
+        """A field that gives a facet."""
+        if self.donors is not None and id in self.donors:
+            return self.donors.by_id(id)
+        return self.dataset.by_id(id)
 
     def build(self, output: PlannedOutput) -> Sample:
-        """The field to be painted."""
-        return output.build(self.dataset.by_id, self.columns)
+        """The field to be painted; its column ``mask_operations`` says what was done to the masks."""
+        field = output.build(self.read, self.columns)
+        record = ""
+        if self.operations:
+            field, record = operate(
+                field, self.operations, self.seed, partial(self._other, output.morphology)
+            )
+        if record or KEY in field.metadata:  # what was done to masks of a painting was not done to this one
+            field = replace(field, metadata={**field.metadata, KEY: record})
+        return field
+
+    def _other(self, id: str, rng: np.random.Generator) -> Sample:
+        """Another one of the painted fields, of the same size."""
+        sizes = dict(zip(self.dataset.ids, self.dataset.sizes, strict=True))
+        fields = sorted({output.morphology for output in self.outputs})
+        fields = [other for other in fields if other != id and sizes[other] == sizes[id]]
+        if not fields:
+            raise MsdmError(f"no other field has the size of {id!r}, to mix it with; paint more fields")
+        return self.dataset.by_id(fields[int(rng.integers(len(fields)))])
 
 
 def open_fields(data: Path, pipeline: Pipeline, split: str | None) -> FieldDataset:
@@ -60,6 +97,8 @@ def plan_targets(
     versions: int | None = None,
     seed: int = 0,
     options: Recombination = AS_THEY_ARE,
+    operations: Sequence[Operation] = (),
+    donors: Path | None = None,
 ) -> Targets:
     """Choose what to paint, open the fields of it, and check them with the model's conditions.
 
@@ -76,8 +115,12 @@ def plan_targets(
     versions : int or None
         So many outputs of every field, in place of `n`.
     seed : int
-        Of the matches, and of colours that are drawn from ranges.
+        Of the matches, of colours that are drawn from ranges, and of mask operations.
     options : Recombination
+    operations : sequence of Operation
+        Applied to the masks of every output.
+    donors : Path or None
+        Another data set: its fields give colours and metadata (or which of them `options` names).
 
     Raises
     ------
@@ -97,21 +140,30 @@ def plan_targets(
         ids, notes = load_selection(select, data)
     else:
         ids, notes = _ids(data, pipeline, split), []
+    pool = None
+    if donors is not None:
+        pool = Donors(donors, pipeline.recipe.data.masks)
+        options = pool.of(options)
     total = len(ids) * versions if versions else n or (PAIRS if select is None else len(ids))
-    if options.active:
+    if options.active or operations:
         rounds = -(-total // len(ids))
         made = {(o.morphology, o.version): o for o in plan(ids, rounds, seed, options)}
         outputs = [made[o.morphology, o.version] for o in choose(ids, total)]
     else:
         outputs = choose(ids, total)
     used = dict.fromkeys(id for o in outputs for id in (o.morphology, o.appearance, o.metadata))
-    dataset = FieldDataset(data, masks=pipeline.recipe.data.masks, ids=list(used))
+    if pool is not None:
+        pool.open([id for id in used if id in pool])
+    here = [id for id in used if pool is None or id not in pool]
+    dataset = FieldDataset(data, masks=pipeline.recipe.data.masks, ids=here, images=False)
     notes += _notes(pipeline, outputs, options)
     _check_names(dataset, outputs)
     for kind in options.colours:
         if kind not in dataset.kinds:
             raise MsdmError(f"no mask kind {kind!r} to give a colour; {did_you_mean(kind, dataset.kinds)}")
-    columns = _columns_read(pipeline, outputs[0].build(dataset.by_id))
+    _check_looks(pipeline, dataset, outputs)
+    targets = Targets(dataset, outputs, frozenset(), 0, (), tuple(operations), seed, pool)
+    columns = _columns_read(pipeline, outputs[0].build(targets.read))
     for column in options.metadata:
         if column not in columns and column not in dataset.rows[0]:
             raise MsdmError(
@@ -123,16 +175,19 @@ def plan_targets(
         facets = {("masks", output.morphology), ("look", output.appearance), ("words", output.metadata)}
         # a field is observed once as a giver of each facet, not once per version
         if not facets <= checked:
-            pipeline.check(output.build(dataset.by_id, columns))
+            pipeline.check(output.build(targets.read, columns))
             checked |= facets
     splits = {row["id"]: row.get("split") for row in dataset.rows}
     seen = sum(splits[output.morphology] == pipeline.recipe.data.train_split for output in outputs)
-    return Targets(dataset, outputs, columns, seen, (*notes, *one_label_notes(dataset)))
+    if any(step.operation.needs_other for step in operations):
+        for output in {output.morphology: output for output in outputs}.values():
+            targets._other(output.morphology, np.random.default_rng(0))
+    return replace(targets, columns=columns, seen=seen, notes=(*notes, *one_label_notes(dataset)))
 
 
 def _ids(data: Path, pipeline: Pipeline, split: str | None) -> list[str]:
     recipe = pipeline.recipe
-    rows = open_manifest(data, recipe.data.masks, split, None)
+    rows = open_manifest(data, recipe.data.masks, split, None, images=False)
     ids = [row["id"] for row in rows]
     if split is None and "split" in rows[0]:
         return [row["id"] for row in rows if row["split"] != recipe.data.train_split] or ids
@@ -155,6 +210,21 @@ def _notes(pipeline: Pipeline, outputs: Sequence[PlannedOutput], options: Recomb
                 f"there is no other field to take {facet} from: {own} of {len(outputs)} keep their own"
             )
     return notes
+
+
+def _check_looks(pipeline: Pipeline, dataset: FieldDataset, outputs: Sequence[PlannedOutput]) -> None:
+    """A field without an image has no colours to give."""
+    if not any("appearance" in pipeline.denoiser.conditioner(n).reads for n in pipeline.denoiser.names):
+        return
+    here = set(dataset.ids)
+    for output in outputs:
+        whole = all(output.colours.get(kind, (None, None))[1] is not None for kind in dataset.kinds)
+        look = output.appearance
+        if not whole and look in here and not has_file(dataset.root / IMAGES, look):
+            raise MsdmError(
+                f"{dataset.root} has no image of {look!r} to take colours from; give --donors DIR, another "
+                f"data set that has images, or --colour with deviations for each kind"
+            )
 
 
 def _check_names(dataset: FieldDataset, outputs: Sequence[PlannedOutput]) -> None:

@@ -1,0 +1,1 @@
+"""Operations on the masks of a field, before it is painted."""
