@@ -100,3 +100,41 @@ def msdm_kit_importers() -> list[Plugin]:
         Plugin("qupath", "QuPath GeoJSON: cells or annotations.", lazy(f"{home}.qupath:QuPath")),
         Plugin("stardist", "StarDist: images/x and masks/x.", lazy(f"{home}.stardist:StarDist")),
     ]
+
+
+@hookimpl
+def msdm_kit_mask_operations() -> list[Plugin]:
+    home = "msdm_kit.plugins.mask_operations"
+    return [
+        Plugin("drop_instances", "Fewer instances.", lazy(f"{home}.drop_instances:DropInstances")),
+        Plugin(
+            "duplicate_instances",
+            "Turned copies of instances in free space.",
+            lazy(f"{home}.duplicate_instances:DuplicateInstances"),
+        ),
+        Plugin("elastic", "A smooth random deformation.", lazy(f"{home}.elastic:Elastic")),
+        Plugin("flip_turn", "Flips and quarter turns of the field.", lazy(f"{home}.flip_turn:FlipTurn")),
+        Plugin("mix", "Instances of another field in free space.", lazy(f"{home}.mix:Mix")),
+        Plugin(
+            "move_instances",
+            "Instances shifted, none over another.",
+            lazy(f"{home}.move_instances:MoveInstances"),
+        ),
+        Plugin(
+            "scale_instances", "Instances larger or smaller.", lazy(f"{home}.scale_instances:ScaleInstances")
+        ),
+    ]
+
+
+@hookimpl
+def msdm_kit_exporters() -> list[Plugin]:
+    home = "msdm_kit.plugins.exporters"
+    return [
+        Plugin("cellpose", "Cellpose: x.tif with x_masks.tif.", lazy(f"{home}.cellpose:Cellpose")),
+        Plugin("coco", "COCO instances: run-length codes and pictures.", lazy(f"{home}.coco:COCO")),
+        Plugin("consep", "CoNSeP: Images/x.png, Labels/x.mat.", lazy(f"{home}.consep:CoNSeP")),
+        Plugin("hovernet", "HoVer-Net's training patches: x.npy.", lazy(f"{home}.hovernet:HoVerNet")),
+        Plugin("pannuke", "PanNuke: a fold of .npy.", lazy(f"{home}.pannuke:PanNuke")),
+        Plugin("qupath", "QuPath GeoJSON: cells with nuclei.", lazy(f"{home}.qupath:QuPath")),
+        Plugin("stardist", "StarDist: images/x.tif, masks/x.tif.", lazy(f"{home}.stardist:StarDist")),
+    ]

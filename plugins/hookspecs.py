@@ -17,7 +17,17 @@ import pluggy
 from .descriptor import Plugin
 
 PROJECT = "msdm_kit"
-KINDS = ("conditioner", "injector", "backbone", "solver", "recipe", "dataset", "importer")
+KINDS = (
+    "conditioner",
+    "injector",
+    "backbone",
+    "solver",
+    "recipe",
+    "dataset",
+    "importer",
+    "exporter",
+    "mask_operation",
+)
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -61,3 +71,13 @@ def msdm_kit_datasets() -> list[Plugin]:  # type: ignore[empty-body]
 @hookspec
 def msdm_kit_importers() -> list[Plugin]:  # type: ignore[empty-body]
     """Formats of data sets; each loads a subclass of `msdm_kit.plugins.importers.base.Importer`."""
+
+
+@hookspec
+def msdm_kit_exporters() -> list[Plugin]:  # type: ignore[empty-body]
+    """Formats to export to; each loads a subclass of `msdm_kit.plugins.exporters.base.Exporter`."""
+
+
+@hookspec
+def msdm_kit_mask_operations() -> list[Plugin]:  # type: ignore[empty-body]
+    """Operations on masks; each loads a subclass of `msdm_kit.plugins.mask_operations.base.MaskOperation`."""

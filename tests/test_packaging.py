@@ -72,6 +72,7 @@ def test_no_folder_with_code_lacks_an_init():
         "plugins/datasets/histology-nuclei/nuclei/*.png",
         "plugins/datasets/histology-nuclei/cells/*.png",
         "plugins/models/demo/weights.safetensors",
+        "plugins/templates/*.html",
     ],
 )
 def test_package_data_is_there(pattern):

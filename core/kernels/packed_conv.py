@@ -71,8 +71,7 @@ def _run(conv: nn.Conv2d, x: Tensor, packed: Tensor) -> Tensor:
 def available(dtype: torch.dtype) -> bool:
     """Whether oneDNN packs weights of a dtype here, which a small convolution shows; else the log says so."""
     operators = ("_reorder_convolution_weight", "_convolution_pointwise")
-    there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, o) for o in operators)
-    if not (enabled() and there):
+    if not (enabled() and all(hasattr(torch.ops.mkldnn, o) for o in operators)):
         return False
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(0)

@@ -16,10 +16,10 @@ SURFACE = {
         "--threads",
     ],
     "sample": [
-        "--appearance-from", "--batch", "--colour", "--data", "--device", "--eta", "--guidance", "--help",
-        "--memory", "--metadata-from", "--n", "--out", "--precision", "--recombine", "--seed", "--select",
-        "--separate-donors", "--set-metadata", "--solver", "--solver-sweep", "--spacing", "--split",
-        "--steps", "--threads", "--versions",
+        "--appearance-from", "--batch", "--colour", "--data", "--device", "--donors", "--eta", "--guidance",
+        "--help", "--mask-op", "--memory", "--metadata-from", "--n", "--out", "--precision", "--recombine",
+        "--seed", "--select", "--separate-donors", "--set-metadata", "--solver", "--solver-sweep",
+        "--spacing", "--split", "--steps", "--threads", "--versions",
     ],
     "recipes": ["--diff", "--help"],
     "plugins": ["--help"],
@@ -30,16 +30,25 @@ SURFACE = {
     ],
     "data": ["--help"],
     "data select": ["--help", "--limit", "--list", "--out", "--sort", "--split", "--where", "--workers"],
+    "data check": ["--fix", "--help", "--json", "--speck", "--workers"],
+    "data stats": ["--group", "--help", "--html", "--workers"],
+    "data derive-cells": ["--distance", "--help", "--workers"],
     "data import": [
         "--allow-pickle", "--column", "--format", "--help", "--images", "--kind", "--metadata", "--split",
         "--workers",
     ],
+    "data synthesise": [
+        "--density", "--eccentricity", "--help", "--n", "--seed", "--select", "--size", "--split",
+    ],
+    "data export": ["--format", "--help", "--mask-kind", "--select", "--split", "--workers"],
 }  # fmt: skip
 COMMANDS = ["train", "sample", "recipes", "plugins", "convert", "data"]
 ARGUMENTS = {
     "train": ["RECIPE"], "sample": ["RUN"], "recipes": ["NAME"], "convert sdm": ["FILE", "OUT"],
     "data import": ["SRC", "OUT"],
+    "data check": ["DIR"], "data stats": ["DIR"], "data derive-cells": ["DIR", "OUT"],
     "data select": ["DIR"],
+    "data export": ["DIR", "OUT"], "data synthesise": ["DIR", "OUT"],
 }  # fmt: skip
 CHECKOUT = Path(os.environ.get("MSDM_KIT_CHECKOUT", Path(__file__).resolve().parents[2]))
 DOCS = CHECKOUT / "docs" / "cli.md"
@@ -67,7 +76,22 @@ def test_commands_are_these(msdm):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "train", "sample", "recipes", "plugins", "convert sdm", "data import", "data select"]
+    "command",
+    [
+        "",
+        "train",
+        "sample",
+        "recipes",
+        "plugins",
+        "convert sdm",
+        "data import",
+        "data select",
+        "data export",
+        "data check",
+        "data stats",
+        "data derive-cells",
+        "data synthesise",
+    ],
 )
 def test_help_ends_with_an_example_and_explains_all(msdm, command):
     text = msdm(*command.split(), "--help").out
@@ -82,7 +106,7 @@ def test_help_ends_with_an_example_and_explains_all(msdm, command):
 
 def test_every_option_and_command_is_documented():
     text = DOCS.read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^## `msdm-kit ?([a-z ]*)`\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    sections = dict(re.findall(r"^## `msdm-kit ?([a-z -]*)`\n(.*?)(?=^## |\Z)", text, re.M | re.S))
     for command, names in SURFACE.items():
         if command in ("", "convert", "data"):
             continue
