@@ -17,7 +17,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 MOST_PIXELS = 1024
 """Of the output: beyond it, laying weights out costs less than a twentieth of the convolution."""
-FEWEST_WEIGHTS = 2**18
+FEWEST_WEIGHTS = 2**17
 """Of a convolution: below it, there is little to lay out."""
 
 
