@@ -182,12 +182,18 @@ class TrainingProgress(_Shown):
 
 
 class SamplingProgress(_Shown):
-    """A listener of `paint`; a context manager."""
+    """A listener of `paint`; a context manager.
+
+    Attributes
+    ----------
+    fields, pairs, rejected : int
+        Planned outputs, and so far the pairs that were kept and the paintings that were not.
+    """
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._pace = Pace(0, 1)
-        self._done = self.pairs = self.fields = 0
+        self._done = self._evaluations = self.pairs = self.rejected = self.fields = self._settled = 0
 
     def __enter__(self) -> "SamplingProgress":
         super().__enter__()
@@ -206,6 +212,7 @@ class SamplingProgress(_Shown):
                 say(self.console, f"note: {event.seen} of them are of the training split")
             for note in event.notes:
                 say(self.console, f"note: {note}")
+            self._evaluations = event.evaluations
             self._pace = Pace(event.fields * event.evaluations, 200)
             self._pace.reached(0)
             self._begin("painting", event.fields * event.evaluations)
@@ -214,13 +221,23 @@ class SamplingProgress(_Shown):
             self._done += event.fields
             self._pace.reached(self._done)
         else:
-            self.pairs += 1
+            self._painted(event)
+        rejected = f"  {self.rejected} rejected" if self.rejected else ""
         text = (
-            f"{self.pairs}/{self.fields} pairs  elapsed {duration(self._pace.elapsed)}  "
+            f"{self.pairs}/{self.fields} pairs{rejected}  elapsed {duration(self._pace.elapsed)}  "
             f"remaining {duration(self._pace.remaining)}"
         )
-        last = self.pairs == self.fields
+        last = self._settled == self.fields
         self._show(self._done, text, f"evaluation {self._done}/{self._pace.total}", now=last)
+
+    def _painted(self, event: "painting.Painted") -> None:
+        self.pairs += not event.rejected
+        self.rejected += bool(event.rejected)
+        self._settled += not event.again
+        if event.again:
+            self._pace.total += self._evaluations
+            if self._task is not None:
+                self._bar.update(self._task, total=self._pace.total)
 
 
 class SweepProgress(_Shown):

@@ -8,6 +8,7 @@ import typer
 from ..core.errors import MsdmError
 from .mask_ops import DonorsFrom, MaskOp
 from .options import Device, Threads, set_threads
+from .quality import MaxColourError, MinAdherence, Tries, add_rows
 from .recombine import (
     AppearanceFrom,
     Colour,
@@ -97,6 +98,9 @@ def sample(
     set_metadata: SetMetadata = None,
     donors: DonorsFrom = None,
     mask_op: MaskOp = None,
+    min_adherence: MinAdherence = None,
+    max_colour_error: MaxColourError = None,
+    tries: Tries = 1,
     seed: Annotated[
         int, typer.Option(metavar="K", help="Of the noise, matches, drawn colours and mask operations.")
     ] = 0,
@@ -146,8 +150,10 @@ def sample(
         "precision": precision,
         "memory": None if memory is None else int(memory * 2**30),
     }
+    from ..plugins.filtering import Thresholds
     from ..plugins.mask_operations.apply import load_operations
     from ..plugins.painting import paint
+    from ..plugins.pair_folder import rejected_folder
     from ..plugins.sweep import sweep
     from .console import output, say
     from .progress import SamplingProgress, SweepProgress
@@ -167,11 +173,13 @@ def sample(
         set_metadata or [],
     )
     operations = load_operations(mask_op or [])
+    thresholds = Thresholds(min_adherence, max_colour_error)
     if solver_sweep:
-        if select or versions or options.active or operations or donors:
+        filtered = thresholds.limits or tries > 1
+        if select or versions or options.active or operations or donors or filtered:
             raise MsdmError(
-                "a solver sweep paints no pairs; leave out --select, --versions, --mask-op and what "
-                "recombines"
+                "a solver sweep paints no pairs; leave out --select, --versions, --mask-op, what recombines "
+                "and what filters"
             )
         with SweepProgress(console) as trying:
             try:
@@ -194,6 +202,8 @@ def sample(
                 recombination=options,
                 operations=operations,
                 donors=donors,
+                thresholds=thresholds,
+                tries=tries,
                 batch=batch,
                 listener=progress,
                 **where,
@@ -202,6 +212,8 @@ def sample(
         except KeyboardInterrupt:
             if progress.pairs:
                 say(console, f"{progress.pairs} of {progress.fields} pairs are in {out}, each whole")
+            if progress.rejected:
+                say(console, f"{progress.rejected} rejected ones are in {rejected_folder(out)}, each whole")
             raise
     _print(console, summary)
 
@@ -230,6 +242,8 @@ def _print(console: "Console", summary: "Summary") -> None:
     table = plain_table("", "value", numbers=("value",))
     table.show_header = False
     table.add_row("pairs", str(summary.pairs))
+    if summary.acceptance is not None:
+        add_rows(table, summary.acceptance)
     table.add_row("of fields in the training split", f"{summary.seen} of {summary.pairs}")
     rows = {
         "mask adherence, painted (Dice)": ("mask_adherence", ".3f"),
@@ -240,5 +254,10 @@ def _print(console: "Console", summary: "Summary") -> None:
     for label, (key, form) in rows.items():
         table.add_row(label, format(figures[key], form) if key in figures else "not measured")
     console.print(table)
-    say(console, f"pairs: {summary.folder}")
-    say(console, f"contact sheet: {summary.sheet}")
+    if summary.sheet is None:
+        say(console, f"no pair was kept: {summary.folder} holds no data set")
+    else:
+        say(console, f"pairs: {summary.folder}")
+        say(console, f"contact sheet: {summary.sheet}")
+    if summary.rejected is not None:
+        say(console, f"rejected: {summary.rejected}")

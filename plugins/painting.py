@@ -6,28 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..core.errors import MsdmError
-from ..core.fields import IMAGES, MANIFEST, mask_folder
+from ..core.fields import MANIFEST
 from ..core.files import write_text
-from ..core.images import save_image, save_labels
-from ..core.manifest import ManifestWriter
-from ..core.pictures import SheetRow, save_sheet
-from ..core.sample import FACETS, Sample
+from ..core.manifest import check_ids
 from .data import data_folder
+from .filtering import KEEP_ALL, Acceptance, Thresholds, judge, noise_seed
 from .mask_operations.apply import Operation
 from .metrics.adherence import Adherence, measure, summarise
-from .pipeline import Pipeline, Synthetic
+from .pair_folder import REJECTED, PairFolder, pair_row, rejected_folder
+from .pipeline import Pipeline
 from .recipe_files import dump_recipe
-from .recombination import AS_THEY_ARE, PlannedOutput, Recombination
+from .recombination import AS_THEY_ARE, Recombination
 from .solver import load_solver
 from .targets import plan_targets
-
-GIVEN_COLOURS, GIVEN_METADATA = "given_colours", "given_metadata"
-"""Columns of the manifest where something was given."""
-SHEET_ROWS = 24
-"""Pairs on the contact sheet at most."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +46,12 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Painted:
-    """A pair was written."""
+    """A pair was written: `rejected` says why it was not kept, `again` that its output is painted anew."""
 
     id: str
     adherence: Adherence
+    rejected: str = ""
+    again: bool = False
 
 
 Listener = Callable[[Planned | Stepped | Painted], None]
@@ -69,19 +63,28 @@ class Summary:
 
     Attributes
     ----------
-    folder, sheet : Path
+    folder : Path
+    sheet : Path or None
+        None where no pair was kept.
     pairs : int
+        In `folder`.
     seen : int
         Pairs whose masks the model was trained on.
     figures : dict of str -> float
-        From `metrics.adherence.summarise`.
+        From `metrics.adherence.summarise`, over the pairs.
+    acceptance : Acceptance or None
+        What the filter did; None without thresholds.
+    rejected : Path or None
+        The folder of what was rejected; None where nothing was.
     """
 
     folder: Path
-    sheet: Path
+    sheet: Path | None
     pairs: int
     seen: int
     figures: dict[str, float]
+    acceptance: Acceptance | None = None
+    rejected: Path | None = None
 
 
 def empty_folder(out: str | Path) -> Path:
@@ -110,6 +113,8 @@ def paint(
     recombination: Recombination = AS_THEY_ARE,
     operations: Sequence[Operation] = (),
     donors: str | Path | None = None,
+    thresholds: Thresholds = KEEP_ALL,
+    tries: int = 1,
     seed: int = 0,
     batch: int = 4,
     device: str | None = None,
@@ -140,6 +145,11 @@ def paint(
         Applied to the masks of every pair; `mask_operations.apply.load_operations` makes them.
     donors : str, Path or None
         As `data`: another data set, whose fields give colours and metadata.
+    thresholds : Thresholds
+        A painting that does not pass them is written to ``OUT.rejected``, a data set of the same form whose
+        column ``rejected_because`` says why.
+    tries : int
+        A rejected output is painted again from other noise (`filtering.noise_seed`), so often in all.
     seed : int
         Of the noise, of who takes what from whom, of colours that are drawn from ranges, and of mask
         operations.
@@ -159,6 +169,14 @@ def paint(
         Anything is wrong with the run, the data, the folder or the settings; nothing is written then.
     """
     folder = empty_folder(out)
+    apart = rejected_folder(folder)
+    limits = thresholds.limits
+    if tries < 1 or (tries > 1 and not limits):
+        raise MsdmError(
+            f"cannot try {tries} times; give --tries 1 or more, with --min-adherence or --max-colour-error"
+        )
+    if limits:
+        empty_folder(apart)
     source = data_folder(str(data))
     pipeline = Pipeline.load(run, device=device)
     chosen = pipeline.settings(**settings)
@@ -177,101 +195,85 @@ def paint(
     outputs, read = targets.outputs, targets.dataset.by_id
     steps, _ = chosen.walk
     evaluations = load_solver(chosen.solver).evaluations(steps)
-    listener(Planned(len(outputs), steps, evaluations, targets.seen, str(pipeline.device), targets.notes))
+    notes = targets.notes
+    if limits:
+        check_ids([_apart_id(output.id, tries, tries) for output in outputs], apart / MANIFEST)
+        notes = (*notes, f"kept is what has {' and '.join(map(str, limits))}; the rest goes to {apart}")
+    listener(Planned(len(outputs), steps, evaluations, targets.seen, str(pipeline.device), notes))
 
-    sheet_rows: list[SheetRow] = []
     measured: list[Adherence] = []
-    with ManifestWriter(folder / MANIFEST) as manifest:
-        for start in range(0, len(outputs), batch):
+    seen = 0
+    acceptance = Acceptance(limits, tries)
+    # what is painted at once is tried again at once, so that few fields wait for their next try
+    together = pipeline.at_once(batch) if tries > 1 else batch
+    with PairFolder(folder) as pairs, PairFolder(apart) as rejects:
+        for start in range(0, len(outputs), together):
             # loaded as they are painted: a job of thousands of fields holds one batch
-            planned = {output.id: output for output in outputs[start : start + batch]}
+            planned = {output.id: output for output in outputs[start : start + together]}
             fields = [targets.build(output) for output in planned.values()]
-            for synthetic in pipeline.sample(
-                fields,
-                seed=seed,
-                batch=batch,
-                on_step=lambda count: listener(Stepped(count)),
-                **chosen.model_dump(),
-            ):
-                target, output = synthetic.target, planned[synthetic.id]
-                # of masks that were changed there is no real image
-                real = None if operations else read(output.morphology).image
-                adherence = measure(target, synthetic.image, real=real)
-                measured.append(adherence)
-                _write_files(folder, synthetic)
-                manifest.add(_row(pipeline, synthetic, adherence, output))
-                if len(sheet_rows) < SHEET_ROWS:
-                    sheet_rows.append(SheetRow(_caption(target), real, target.masks, synthetic.image))
-                listener(Painted(target.id, adherence))
-    return _finish(folder, pipeline, sheet_rows, measured, targets.seen)
+            for attempt in range(1, tries + 1):
+                failed = []
+                for synthetic in pipeline.sample(
+                    fields,
+                    seed=noise_seed(seed, attempt),
+                    batch=batch,
+                    on_step=lambda count: listener(Stepped(count)),
+                    **chosen.model_dump(),
+                ):
+                    target, output = synthetic.target, planned[synthetic.id]
+                    # of masks that were changed there is no real image
+                    real = None if operations else read(output.morphology).image
+                    adherence = measure(target, synthetic.image, real=real)
+                    verdict = judge(_measures(adherence), limits)
+                    which = attempt if limits else None
+                    row = pair_row(pipeline, synthetic, adherence, output, seed=seed, attempt=which)
+                    again = not verdict.kept and attempt < tries
+                    if verdict.kept:
+                        pairs.add(synthetic, row, real)
+                        measured.append(adherence)
+                        seen += targets.is_seen(output)
+                    else:
+                        id = _apart_id(target.id, attempt, tries)
+                        rejects.add(synthetic, {**row, "id": id, REJECTED: verdict.reason}, real)
+                        failed.append(target)
+                    acceptance.count(verdict, again=again)
+                    listener(Painted(target.id, adherence, verdict.reason, again))
+                fields = failed
+                if not fields:
+                    break
+    return _finish(pipeline, pairs, rejects, measured, seen, acceptance)
 
 
-def _write_files(folder: Path, synthetic: Synthetic) -> None:
-    """Write an image and its masks."""
-    target = synthetic.target
-    save_image(folder / IMAGES / f"{target.id}.png", synthetic.image)
-    for kind, labels in target.masks.items():
-        save_labels(folder / mask_folder(kind) / f"{target.id}.png", labels)
+def _measures(adherence: Adherence) -> dict[str, float | None]:
+    """What a filter may hold against limits, under the names of the manifest's columns."""
+    return {"mask_adherence": adherence.mask, "colour_error_levels": adherence.colour}
 
 
-def _row(
-    pipeline: Pipeline, synthetic: Synthetic, adherence: Adherence, output: PlannedOutput
-) -> dict[str, str]:
-    """The manifest row that traces a pair."""
-    target = synthetic.target
-    settings = synthetic.settings.model_dump(mode="json", exclude={"memory"})  # changes no result
-    given = {
-        # a painting may be painted from: what was given to it was not given to this one
-        **{name: "" for name in (GIVEN_COLOURS, GIVEN_METADATA) if name in target.metadata},
-        **({GIVEN_COLOURS: _colours(output)} if output.colours else {}),
-        **({GIVEN_METADATA: json.dumps(output.words, sort_keys=True)} if output.words else {}),
-    }
-    return {
-        **target.metadata,
-        "id": target.id,
-        **{f"source_{facet}": target.source(facet) for facet in FACETS},
-        **given,
-        "crop": "full",
-        "seed": str(synthetic.seed),
-        "recipe": pipeline.recipe.name,
-        "weights_sha256": pipeline.weights_hash,
-        "sampling": json.dumps(settings, sort_keys=True),
-        "mask_adherence": _figure(adherence.mask),
-        "colour_error_levels": _figure(adherence.colour),
-    }
-
-
-def _colours(output: PlannedOutput) -> str:
-    """Given colours as JSON, in levels: ``{"cell": {"mean": [120.0, 60.0, 140.0]}}``."""
-    found = {
-        kind: {"mean": mean} if std is None else {"mean": mean, "std": std}
-        for kind, (mean, std) in output.colours.items()
-    }
-    return json.dumps(found, sort_keys=True)
-
-
-def _caption(target: Sample) -> str:
-    masks, look, words = (target.source(facet) for facet in FACETS)
-    if masks == look == words:
-        return target.id
-    return f"{target.id}: masks {masks}, colours {look}, metadata {words}"
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None or np.isnan(value) else f"{value:.4f}"
+def _apart_id(id: str, attempt: int, tries: int) -> str:
+    """The id of a rejected painting: that of its output, and the try where there may be several."""
+    return id if tries == 1 else f"{id}_try{attempt}"
 
 
 def _finish(
-    folder: Path,
     pipeline: Pipeline,
-    rows: Sequence[SheetRow],
+    pairs: PairFolder,
+    rejects: PairFolder,
     measured: Sequence[Adherence],
     seen: int,
+    acceptance: Acceptance,
 ) -> Summary:
-    sheet = folder / "contact-sheet.png"
-    save_sheet(sheet, rows, f"{pipeline.recipe.name}, {pipeline.step} steps")
-    write_text(folder / "recipe.yaml", dump_recipe(pipeline.recipe))
-    summary = Summary(folder, sheet, len(measured), seen, summarise(measured))
+    title = f"{pipeline.recipe.name}, {pipeline.step} steps"
+    apart = rejects.folder if rejects.save_sheet(f"{title}, rejected") else None
+    summary = Summary(
+        pairs.folder,
+        pairs.save_sheet(title),
+        len(measured),
+        seen,
+        summarise(measured),
+        acceptance if acceptance.limits else None,
+        apart,
+    )
+    write_text(summary.folder / "recipe.yaml", dump_recipe(pipeline.recipe))
     report = {
         "pairs": summary.pairs,
         "pairs_of_training_fields": seen,
@@ -279,6 +281,7 @@ def _finish(
         "training_steps": pipeline.step,
         "weights_sha256": pipeline.weights_hash,
         **summary.figures,
+        **({"filter": acceptance.report()} if acceptance.limits else {}),
     }
-    write_text(folder / "summary.json", json.dumps(report, indent=2) + "\n")
+    write_text(summary.folder / "summary.json", json.dumps(report, indent=2) + "\n")
     return summary

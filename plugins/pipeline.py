@@ -164,6 +164,10 @@ class Pipeline:
         for name in self.denoiser.names:
             self.denoiser.conditioner(name).observe(field)
 
+    def at_once(self, batch: int) -> int:
+        """Fields that are painted at once where `batch` may be: one on a CPU."""
+        return 1 if self.device.type == "cpu" else batch
+
     def sample(
         self,
         fields: Sequence[Sample] | Sample,
@@ -201,8 +205,7 @@ class Pipeline:
         """
         fields = [fields] if isinstance(fields, Sample) else fields
         chosen = self.settings(**settings)
-        if self.device.type == "cpu":
-            batch = 1
+        batch = self.at_once(batch)
         ids = [f.id for f in fields]
         twice = {i for i in ids if ids.count(i) > 1}
         if twice:

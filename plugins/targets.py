@@ -34,8 +34,8 @@ class Targets:
     outputs : list of PlannedOutput
     columns : frozenset of str
         The columns of metadata that the model's conditions read.
-    seen : int
-        Outputs whose masks the model was trained on.
+    trained : frozenset of str
+        Fields whose masks the model was trained on.
     notes : tuple of str
     operations : tuple of Operation
         Applied to the masks of every output.
@@ -48,11 +48,20 @@ class Targets:
     dataset: FieldDataset
     outputs: list[PlannedOutput]
     columns: frozenset[str]
-    seen: int
+    trained: frozenset[str]
     notes: tuple[str, ...]
     operations: tuple[Operation, ...] = ()
     seed: int = 0
     donors: Donors | None = None
+
+    @property
+    def seen(self) -> int:
+        """Outputs whose masks the model was trained on."""
+        return sum(map(self.is_seen, self.outputs))
+
+    def is_seen(self, output: PlannedOutput) -> bool:
+        """Whether the model was trained on the masks of an output."""
+        return output.morphology in self.trained
 
     def read(self, id: str) -> Sample:
         """A field that gives a facet."""
@@ -162,7 +171,7 @@ def plan_targets(
         if kind not in dataset.kinds:
             raise MsdmError(f"no mask kind {kind!r} to give a colour; {did_you_mean(kind, dataset.kinds)}")
     _check_looks(pipeline, dataset, outputs)
-    targets = Targets(dataset, outputs, frozenset(), 0, (), tuple(operations), seed, pool)
+    targets = Targets(dataset, outputs, frozenset(), frozenset(), (), tuple(operations), seed, pool)
     columns = _columns_read(pipeline, outputs[0].build(targets.read))
     for column in options.metadata:
         if column not in columns and column not in dataset.rows[0]:
@@ -177,12 +186,12 @@ def plan_targets(
         if not facets <= checked:
             pipeline.check(output.build(targets.read, columns))
             checked |= facets
-    splits = {row["id"]: row.get("split") for row in dataset.rows}
-    seen = sum(splits[output.morphology] == pipeline.recipe.data.train_split for output in outputs)
+    training = pipeline.recipe.data.train_split
+    trained = frozenset(row["id"] for row in dataset.rows if row.get("split") == training)
     if any(step.operation.needs_other for step in operations):
         for output in {output.morphology: output for output in outputs}.values():
             targets._other(output.morphology, np.random.default_rng(0))
-    return replace(targets, columns=columns, seen=seen, notes=(*notes, *one_label_notes(dataset)))
+    return replace(targets, columns=columns, trained=trained, notes=(*notes, *one_label_notes(dataset)))
 
 
 def _ids(data: Path, pipeline: Pipeline, split: str | None) -> list[str]:

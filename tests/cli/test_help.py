@@ -17,9 +17,9 @@ SURFACE = {
     ],
     "sample": [
         "--appearance-from", "--batch", "--colour", "--data", "--device", "--donors", "--eta", "--guidance",
-        "--help", "--mask-op", "--memory", "--metadata-from", "--n", "--out", "--precision", "--recombine",
-        "--seed", "--select", "--separate-donors", "--set-metadata", "--solver", "--solver-sweep",
-        "--spacing", "--split", "--steps", "--threads", "--versions",
+        "--help", "--mask-op", "--max-colour-error", "--memory", "--metadata-from", "--min-adherence", "--n",
+        "--out", "--precision", "--recombine", "--seed", "--select", "--separate-donors", "--set-metadata",
+        "--solver", "--solver-sweep", "--spacing", "--split", "--steps", "--threads", "--tries", "--versions",
     ],
     "recipes": ["--diff", "--help"],
     "plugins": ["--help"],
