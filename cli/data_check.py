@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .options import DataFolder, Workers
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -20,9 +22,7 @@ ERRORS = 1
 
 
 def check(
-    folder: Annotated[
-        str, typer.Argument(metavar="DIR", help="A data folder, or a data set by name.", show_default=False)
-    ],
+    folder: DataFolder,
     fix: Annotated[
         Path | None,
         typer.Option(metavar="OUT", help="Write a repaired copy, new or empty, and a log of every change."),
@@ -34,12 +34,7 @@ def check(
     speck: Annotated[
         int, typer.Option(metavar="PIXELS", min=0, help="Instances of fewer pixels are specks.")
     ] = 10,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Processes.", show_default="1 for few fields, all cores for many"
-        ),
-    ] = None,
+    workers: Workers = None,
 ) -> None:
     """Find what is wrong with a data set: files, instances, duplicates, leaks between splits, stains.
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Workers
+
 EXAMPLES = (
     "\b\nExample:\n"
     "  msdm-kit data derive-cells data/nuclei data/with-cells\n"
@@ -28,12 +30,7 @@ def derive_cells(
             show_default="0.30 x the median diameter of a slide's nuclei, 2 to 12",
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Processes.", show_default="1 for few fields, all cores for many"
-        ),
-    ] = None,
+    workers: Workers = None,
 ) -> None:
     """Grow cells from nuclei, without overlap, for a set that has none.
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .options import DataFolder, OnlySplit, Workers
+
 EXAMPLES = (
     "\b\nExample:\n"
     "  msdm-kit data export out/it training/ --format cellpose --mask-kind cell\n"
@@ -13,9 +15,7 @@ EXAMPLES = (
 
 
 def export(
-    folder: Annotated[
-        str, typer.Argument(metavar="DIR", help="A data folder, or a data set by name.", show_default=False)
-    ],
+    folder: DataFolder,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write, new or empty.")],
     format: Annotated[
         str, typer.Option(metavar="NAME", help="An exporter (see msdm-kit plugins), such as cellpose.")
@@ -26,20 +26,12 @@ def export(
             metavar="KIND", help="Export masks of this kind only.", show_default="all that the format holds"
         ),
     ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Fields of this split only.", show_default="every split"),
-    ] = None,
+    split: OnlySplit = None,
     select: Annotated[
         Path | None,
         typer.Option(metavar="FILE.csv", help="Fields of this selection only (see msdm-kit data select)."),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Processes.", show_default="1 for few fields, all cores for many"
-        ),
-    ] = None,
+    workers: Workers = None,
 ) -> None:
     """Write a data set, real or painted, in the format of another tool.
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Workers
+
 EXAMPLES = (
     "\b\nExample:\n"
     "  msdm-kit data import PanNuke data/pannuke --column organ=indication\n"
@@ -38,12 +40,7 @@ def import_(
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read Cellpose's _seg.npy, which are pickles.")
     ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Processes.", show_default="1 for few fields, all cores for many"
-        ),
-    ] = None,
+    workers: Workers = None,
 ) -> None:
     """Make a data set of the files of another tool.
 

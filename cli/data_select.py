@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .options import DataFolder, OnlySplit, Workers
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -22,9 +24,7 @@ VALUES = 8
 
 
 def select(
-    folder: Annotated[
-        str, typer.Argument(metavar="DIR", help="A data folder, or a data set by name.", show_default=False)
-    ],
+    folder: DataFolder,
     where: Annotated[
         str | None,
         typer.Option(metavar="EXPR", help="Take the fields for which this is true.", show_default="all"),
@@ -44,16 +44,8 @@ def select(
             show_default="the manifest's order",
         ),
     ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Fields of this split only.", show_default="every split"),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Processes.", show_default="1 for few fields, all cores for many"
-        ),
-    ] = None,
+    split: OnlySplit = None,
+    workers: Workers = None,
     list_: Annotated[
         bool, typer.Option("--list", help="Print every name that an expression may use, and end.")
     ] = False,

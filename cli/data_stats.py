@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
+from .options import DataFolder, Workers
+
 EXAMPLES = "\b\nExample:\n  msdm-kit data stats histology-nuclei --group assay --html histology.html"
 
 
 def stats(
-    folder: Annotated[
-        str, typer.Argument(metavar="DIR", help="A data folder, or a data set by name.", show_default=False)
-    ],
+    folder: DataFolder,
     group: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="Group the fields by a column of the manifest."),
@@ -20,12 +20,7 @@ def stats(
         Path | None,
         typer.Option(metavar="FILE.html", help="Write a page with histograms and example fields."),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Processes.", show_default="1 for few fields, all cores for many"
-        ),
-    ] = None,
+    workers: Workers = None,
 ) -> None:
     """Counts, sizes, eccentricity and density of a data set's instances, by groups of fields."""
     from ..plugins.data import data_folder

@@ -11,6 +11,16 @@ Device = Annotated[
 Threads = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="CPU threads of PyTorch.", show_default="PyTorch's")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Processes.", show_default="1 for few fields, all cores for many"),
+]
+DataFolder = Annotated[
+    str, typer.Argument(metavar="DIR", help="A data folder, or a data set by name.", show_default=False)
+]
+OnlySplit = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Fields of this split only.", show_default="every split")
+]
 
 
 def set_threads(threads: int | None) -> None:
