@@ -1,6 +1,7 @@
 """A data set and a recipe that train in a second, and the commands as a user gives them."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -71,6 +72,8 @@ def process() -> Callable[..., "subprocess.Popen[str]"]:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
+            # a shell lets what it starts in the background ignore Ctrl-C, the tests among it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     return start
