@@ -27,6 +27,9 @@ KINDS = (
     "importer",
     "exporter",
     "mask_operation",
+    "embedder",
+    "segmenter",
+    "metric",
 )
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -81,3 +84,18 @@ def msdm_kit_exporters() -> list[Plugin]:  # type: ignore[empty-body]
 @hookspec
 def msdm_kit_mask_operations() -> list[Plugin]:  # type: ignore[empty-body]
     """Operations on masks; each loads a subclass of `msdm_kit.plugins.mask_operations.base.MaskOperation`."""
+
+
+@hookspec
+def msdm_kit_embedders() -> list[Plugin]:  # type: ignore[empty-body]
+    """Features of images; each loads a subclass of `msdm_kit.plugins.embedders.base.Embedder`."""
+
+
+@hookspec
+def msdm_kit_segmenters() -> list[Plugin]:  # type: ignore[empty-body]
+    """What finds instances; each loads a subclass of `msdm_kit.plugins.segmenters.base.Segmenter`."""
+
+
+@hookspec
+def msdm_kit_metrics() -> list[Plugin]:  # type: ignore[empty-body]
+    """Figures of merit; each loads a `MaskMetric` or `FeatureMetric` of `msdm_kit.plugins.metrics.base`."""

@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from ...core.errors import MsdmError
 from ...core.sample import Sample
 from ...core.seeds import rng_for
+from ..choice import choose, read_choice
 from ..host import Host, get_host
-from ..recipe_schema import one_line
 from ..recipe_yaml import parse
 from .base import MaskOperation
 
 KEY = "mask_operations"
 """Of a YAML file, and the column of a manifest."""
-_FORM = "write NAME or NAME:KEY=VALUE,KEY=VALUE, such as drop_instances:fraction=0.2, or a FILE.yaml"
 
 
 @dataclass(frozen=True)
@@ -62,15 +60,7 @@ def load_operations(texts: Sequence[str], host: Host | None = None) -> list[Oper
             found = _file(Path(text))
             entries += [(f"{text}: {KEY}.{i}", entry) for i, entry in enumerate(found)]
             continue
-        name, colon, settings = text.partition(":")
-        where = f"mask operation {text!r}"
-        if not name.strip() or (colon and "=" not in settings):
-            raise MsdmError(f"{where}: {_FORM}")
-        try:
-            values = parse("{" + settings.replace("=", ": ") + "}", where)
-        except MsdmError:
-            raise MsdmError(f"{where}: the settings cannot be read; {_FORM}") from None
-        entries.append((where, {"type": name.strip(), **values}))
+        entries.append((f"mask operation {text!r}", read_choice("mask_operation", text)))
     return [_build(where, entry, host or get_host()) for where, entry in entries]
 
 
@@ -150,11 +140,5 @@ def _file(path: Path) -> list[Any]:
 
 
 def _build(where: str, entry: Any, host: Host) -> Operation:
-    if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
-        raise MsdmError(f"{where}: an operation is a mapping with a type, such as {{type: flip_turn}}")
-    settings = {str(key): value for key, value in entry.items() if key != "type"}
-    cls: type[MaskOperation] = host.load("mask_operation", entry["type"])
-    try:
-        return Operation(entry["type"], cls(cls.Config.model_validate(settings)))
-    except ValidationError as error:
-        raise MsdmError(f"{where}: {one_line(error, cls.Config)}") from None
+    name, cls, config = choose("mask_operation", entry, where, host)
+    return Operation(name, cls(config))

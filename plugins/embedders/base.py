@@ -1,0 +1,61 @@
+"""What an embedder is: images in, one feature vector for each tile out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...core.conditioning import PluginConfig
+from ...core.sample import Image
+
+
+class Embedder(ABC):
+    """Features of images, for comparing sets of them.
+
+    Parameters
+    ----------
+    config : PluginConfig
+        An object of the class's `Config`.
+    device : torch.device
+
+    Attributes
+    ----------
+    is_metric : bool
+        Whether distances between its features mean anything. False for a random network, which is for tests.
+    tile : int or None
+        Side of the square tiles that it reads, in pixels; None where it reads a field of any size whole.
+    pixel_size : float or None
+        Side of a pixel of such a tile, in micrometres; None where any will do.
+    """
+
+    Config: ClassVar[type[PluginConfig]] = PluginConfig
+    is_metric: ClassVar[bool] = True
+    tile: int | None = None
+    pixel_size: float | None = None
+
+    def __init__(self, config: Any, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of the configuration and of the weights' bytes: equal fingerprints give equal features."""
+
+    @abstractmethod
+    def embed(self, tiles: Sequence[Image]) -> NDArray[np.float32]:
+        """Features of tiles.
+
+        Parameters
+        ----------
+        tiles : sequence of ndarray (3, H, W) float32
+            RGB in [-1, 1]; of side `tile`, where it is not None.
+
+        Returns
+        -------
+        ndarray (len(tiles), D) float32
+            Finite. Each row depends on its own tile alone.
+        """

@@ -1,0 +1,1 @@
+"""Reports: one self-contained HTML file for what a command found."""

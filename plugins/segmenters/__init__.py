@@ -1,0 +1,1 @@
+"""What finds instances in an image, and how it is trained."""
