@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..core.attention import SelfAttention, zero
 from ..core.backbone import Inject
 from ..core.injection import Site
+from ..core.kernels.convolutions import doubled_conv
 from ..core.norm import SiteNorm
 from ..core.precision import full_precision
 
@@ -22,6 +23,12 @@ def resample(h: Tensor, how: Resample | None) -> Tensor:
     if how == "down":
         return F.avg_pool2d(h, 2)
     return h
+
+
+def resampled_conv(conv: nn.Module, h: Tensor, how: Resample | None) -> Tensor:
+    """A convolution of the resampled map, in one where it can."""
+    out: Tensor = doubled_conv(conv, h) if how == "up" else conv(resample(h, how))
+    return out
 
 
 class ResidualBlock(nn.Module):
@@ -77,7 +84,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor, inject: Inject) -> Tensor:
         in_site, out_site = self.sites
         h = self.in_norm(x) if self.in_norm is not None else inject(in_site.name, x)
-        h = self.in_conv(resample(h, self.how))
+        h = resampled_conv(self.in_conv, h, self.how)
         with full_precision(emb.device):  # a few numbers, which every pixel is scaled by
             time = self.emb(F.silu(emb.to(self.emb.weight.dtype)))[:, :, None, None]
         scale: Tensor | None = None
@@ -122,7 +129,7 @@ class StridedConv(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2 if how == "down" else 1, padding=1)
 
     def forward(self, h: Tensor, emb: Tensor, inject: Inject) -> Tensor:
-        out: Tensor = self.conv(resample(h, "up") if self.how == "up" else h)
+        out: Tensor = doubled_conv(self.conv, h) if self.how == "up" else self.conv(h)
         return out
 
 

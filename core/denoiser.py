@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 from .backbone import Backbone, Inject
 from .conditioning import Conditioner, Observation, Signal, Spec, at, merge
 from .errors import MsdmError
-from .injection import Injector, Site, State
+from .injection import Injector, State
 from .recipe import DiffusionSection
 from .sample import Sample
 from .schedule import NoiseSchedule
@@ -92,7 +92,6 @@ class Denoiser(nn.Module):
                     )
                 owned.append(name)
         backbone.release(name for name in owned if by_name[name].kind == "norm")
-        self.injected: tuple[Site, ...] = tuple(s for s in backbone.sites if s.name in set(owned))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,15 +1,13 @@
 """bf16 where the machine computes it, fp32 elsewhere. Never fp16."""
 
-import copy
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .copies import Module, shared_copy
 from .recipe import Precision
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 def native_bf16(device: torch.device) -> bool:
@@ -58,8 +56,7 @@ def lowered(module: Module, precision: Precision) -> Module:
     device = next(module.parameters()).device
     if precision != "bf16" or not native_bf16(device):
         return module
-    # everything that is in the memo stands for itself in the copy
-    memo: dict[int, Tensor] = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    instead: dict[int, Tensor] = {}
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             cast = list(layer.parameters())
@@ -68,5 +65,5 @@ def lowered(module: Module, precision: Precision) -> Module:
         else:
             continue
         for p in cast:
-            memo[id(p)] = nn.Parameter(p.detach().to(torch.bfloat16), requires_grad=False)
-    return copy.deepcopy(module, memo)
+            instead[id(p)] = nn.Parameter(p.detach().to(torch.bfloat16), requires_grad=False)
+    return shared_copy(module, instead)

@@ -13,7 +13,7 @@ from .denoiser import Denoiser, States, nbytes
 from .diffusion import Denoised, denoise
 from .graphs import StepGraphs
 from .guidance import Branch, combine, plan
-from .kernels.packed_conv import packed
+from .kernels.convolutions import accelerated
 from .precision import autocast, lowered
 from .recipe import SampleSection
 from .seeds import seed_for
@@ -77,13 +77,16 @@ class Sampler:
         self, denoiser: Denoiser, settings: SampleSection, solver: Solver, *, budget: int | None = None
     ) -> None:
         self.network = lowered(denoiser, settings.precision)
-        self._backbone = packed(self.network.backbone)
+        self._fast = accelerated(self.network)
         self.settings = solver.settle(settings, len(denoiser.schedule))
         self.solver = solver
         self.budget = budget
         self.device = next(denoiser.parameters()).device
         self.schedule = denoiser.schedule.walk(*self.settings.walk)
         self._branches = plan(settings.guidance, denoiser.names, denoiser.diffusion.variance)
+        # what tells the encoder's passes apart: branches that agree in it share one
+        encoder_conditions = denoiser.encoder_conditions
+        self._seen = [branch.present & encoder_conditions for branch in self._branches]
         self._absent: dict[tuple[torch.Size, ...], States] = {}
         self._graphs = StepGraphs(self.evaluate) if self.device.type == "cuda" and kernels.enabled() else None
 
@@ -103,10 +106,10 @@ class Sampler:
     def _branch_states(self, branch: Branch, signals: Mapping[str, Signal], budget: int | None) -> States:
         present = self.network.present(signals, branch.present)
         if branch.present:
-            return self.network.prepare(present, budget)
+            return self._fast.prepare(present, budget)
         key = tuple(signal.data.shape for signal in present.values())
         if key not in self._absent:
-            self._absent[key] = self.network.prepare(present, budget)
+            self._absent[key] = self._fast.prepare(present, budget)
         return self._absent[key]
 
     def evaluate(self, states: Sequence[States], x: Tensor, t: Tensor) -> Tensor:
@@ -114,12 +117,11 @@ class Sampler:
         network, outputs = self.network, []
         shared: dict[frozenset[str], Features] = {}
         with autocast(x.device, self.settings.precision):
-            for branch, of_branch in zip(self._branches, states, strict=True):
+            for seen, of_branch in zip(self._seen, states, strict=True):
                 inject = network.bind(of_branch)
-                seen = branch.present & network.encoder_conditions
                 if seen not in shared:
-                    shared[seen] = self._backbone.encode(x, t, inject)
-                outputs.append(self._backbone.decode(shared[seen], inject).float())
+                    shared[seen] = self._fast.backbone.encode(x, t, inject)
+                outputs.append(self._fast.backbone.decode(shared[seen], inject).float())
         return combine(self._branches, outputs, network.diffusion.variance)
 
     def model(self, signals: Mapping[str, Signal], on_step: Callable[[], None] | None = None) -> Model:
@@ -134,10 +136,12 @@ class Sampler:
         states = self.prepare(signals)
         evaluate = self._graphs.bind(states) if self._graphs is not None else partial(self.evaluate, states)
         d, schedule, clip = self.network.diffusion, self.schedule, self.settings.clip
+        timesteps: list[int] = schedule.timesteps.tolist()
 
         def model(x: Tensor, i: int) -> Denoised:
-            index = torch.full((len(x),), i, device=x.device)
-            raw = evaluate(x, schedule.timesteps[i].to(x.device).expand(len(x)))
+            # each made where it is read: a copy between devices would make every step wait for the one before
+            index = torch.full((len(x),), i, device=schedule.betas.device)
+            raw = evaluate(x, torch.full((len(x),), timesteps[i], device=x.device))
             if on_step is not None:
                 on_step()
             return denoise(schedule, d.prediction, d.variance, raw, x, index, clip=clip)

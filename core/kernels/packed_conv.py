@@ -3,17 +3,13 @@
 torch lays the weights out at every call. For a map of 8 x 8 pixels that costs more than the convolution does.
 """
 
-import copy
 from functools import cache
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from . import enabled
 from .verify import agrees
-
-Module = TypeVar("Module", bound=nn.Module)
 
 MOST_PIXELS = 1024
 """Of the output: beyond it, laying weights out costs less than a twentieth of the convolution."""
@@ -82,29 +78,12 @@ def available(dtype: torch.dtype) -> bool:
         )
 
 
-def packed(module: Module) -> Module:
-    """A copy whose large convolutions pack their weights; `module` itself where there are none, or no oneDNN.
-
-    All parameters are shared.
-
-    Parameters
-    ----------
-    module : nn.Module
-        For inference alone.
-    """
-    convolutions = {
-        n: m
-        for n, m in module.named_modules()
-        if isinstance(m, nn.Conv2d) and m.weight.numel() >= FEWEST_WEIGHTS
-    }
-    if not convolutions or next(module.parameters()).device.type != "cpu":
-        return module
-    dtypes = {m.weight.dtype for m in convolutions.values()}
-    if not (dtypes <= {torch.float32, torch.bfloat16} and all(available(dtype) for dtype in dtypes)):
-        return module
-    twin = copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
-    for name, conv in convolutions.items():
-        if conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
-            parent, _, attribute = name.rpartition(".")
-            setattr(twin.get_submodule(parent), attribute, PackedConv2d(twin.get_submodule(name)))  # type: ignore[arg-type]
-    return twin
+def packs(conv: nn.Conv2d) -> bool:
+    """Whether packing a layer's weights pays on small maps: they are many, and oneDNN packs them here."""
+    return (
+        conv.weight.numel() >= FEWEST_WEIGHTS
+        and conv.weight.dtype in (torch.float32, torch.bfloat16)
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+        and available(conv.weight.dtype)
+    )

@@ -31,7 +31,7 @@ def agrees(name: str, dtype: torch.dtype, kernel: Callable[[], Results], twin: C
     """
     try:
         pairs = list(zip(kernel(), twin(), strict=True))
-        errors = [_error(mine, theirs) for mine, theirs in pairs if mine is not None and theirs is not None]
+        errors = [relative_error(a, b) for a, b in pairs if a is not None and b is not None]
     except RuntimeError as problem:
         _log.warning("%s is not used, plain torch instead: %s", name, str(problem).splitlines()[0])
         return False
@@ -43,6 +43,15 @@ def agrees(name: str, dtype: torch.dtype, kernel: Callable[[], Results], twin: C
     return True
 
 
-def _error(mine: Tensor, theirs: Tensor) -> float:
+def relative_error(mine: Tensor, theirs: Tensor) -> float:
+    """The largest difference over the largest value of `theirs`, which counts as 1e-6 at the least.
+
+    Computed in fp32; NaN where either has one.
+
+    Examples
+    --------
+    >>> relative_error(torch.tensor([1.0, -4.5]), torch.tensor([1.0, -4.0]))
+    0.125
+    """
     mine, theirs = mine.float(), theirs.float()
     return float((mine - theirs).abs().max() / theirs.abs().max().clamp(min=1e-6))

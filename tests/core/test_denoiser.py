@@ -87,8 +87,7 @@ def test_a_released_norm_has_no_weights():
     gone = full.state_dict().keys() - denoiser.backbone.state_dict().keys()
     assert gone
     assert all(k.split(".")[0] in ("middle", "decoder") and "norm" in k for k in gone)
-    owned = [s.name for s in denoiser.injected]
-    assert len(gone) == 2 * len(owned)
+    assert len(gone) == 2 * len(denoiser.injections[0].sites)
 
 
 def test_two_owners_of_a_norm_site():
@@ -130,7 +129,7 @@ def test_prepared_states_are_the_live_ones(names):
         inject = denoiser.bind(states)
         bound = denoiser.backbone.decode(denoiser.backbone.encode(x, t, inject), inject)
     assert torch.equal(live, bound)
-    assert set(states) == {s.name for s in denoiser.injected}
+    assert set(states) == {site for injection in denoiser.injections for site in injection.sites}
     for entries in states.values():
         for _, state in entries:
             assert state

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msdm_kit.core.kernels import native, norm_op, norm_twin
+from msdm_kit.core.kernels import cpp, native, norm_op, norm_twin
 from msdm_kit.core.norm import norm_modulate_silu
 
 LAST = torch.channels_last
 needs_compiler = pytest.mark.skipif(
-    not any(shutil.which(command[0]) for command in native.compilers()), reason="no C++ compiler"
+    not any(shutil.which(command[0]) for command in cpp.compilers()), reason="no C++ compiler"
 )
 
 

@@ -14,12 +14,12 @@ import torch
 
 from msdm_kit.core import kernels
 from msdm_kit.core.errors import MsdmError
-from msdm_kit.core.kernels import native, norm_op, norm_twin
+from msdm_kit.core.kernels import cpp, native, norm_op, norm_twin
 from msdm_kit.core.norm import norm_modulate_silu
 
 LAST = torch.channels_last
 needs_compiler = pytest.mark.skipif(
-    not any(shutil.which(command[0]) for command in native.compilers()), reason="no C++ compiler"
+    not any(shutil.which(command[0]) for command in cpp.compilers()), reason="no C++ compiler"
 )
 
 
@@ -50,7 +50,7 @@ def stand_in(fresh, monkeypatch):
         f'head -c 1000 {library._name} > "$last"; sleep 0.3; tail -c +1001 {library._name} >> "$last"\n'
     )
     script.chmod(0o755)
-    monkeypatch.setattr(native, "compilers", lambda: [[str(script)]])
+    monkeypatch.setattr(cpp, "compilers", lambda: [[str(script)]])
     return script
 
 
@@ -58,7 +58,7 @@ H = torch.randn(1, 8, 4, 4).to(memory_format=LAST)
 
 
 def test_no_compiler_is_said_once_and_the_twin_serves(fresh, monkeypatch, caplog):
-    monkeypatch.setattr(native, "compilers", list)
+    monkeypatch.setattr(cpp, "compilers", list)
     with caplog.at_level("INFO", logger="msdm_kit"):
         assert [norm_op.implementation(H) for _ in range(3)] == [norm_twin] * 3
     assert [r.getMessage() for r in caplog.records] == [
@@ -68,7 +68,7 @@ def test_no_compiler_is_said_once_and_the_twin_serves(fresh, monkeypatch, caplog
 
 
 def test_a_compiler_that_fails_is_no_error(fresh, monkeypatch, caplog):
-    monkeypatch.setattr(native, "compilers", lambda: [[sys.executable]])
+    monkeypatch.setattr(cpp, "compilers", lambda: [[sys.executable]])
     with caplog.at_level("INFO", logger="msdm_kit"):
         assert native.library() is None
     assert re.search(re.escape(sys.executable) + ": ", caplog.text)
@@ -77,7 +77,7 @@ def test_a_compiler_that_fails_is_no_error(fresh, monkeypatch, caplog):
 
 @needs_compiler
 def test_flags_that_a_compiler_does_not_know_are_left_out(fresh, monkeypatch):
-    monkeypatch.setattr(native, "FLAGS", ((*native.BASE, "-march=no-such-machine"), native.BASE))
+    monkeypatch.setattr(cpp, "FLAGS", ((*cpp.BASE, "-march=no-such-machine"), cpp.BASE))
     assert native.library() is not None
     # the narrow vectors of the least of machines give the same
     h, scale = torch.randn(1, 20, 5, 5).bfloat16().to(memory_format=LAST), torch.randn(1, 20)
@@ -93,14 +93,14 @@ def test_compiled_once_and_loaded_by_the_next(stand_in, fresh, monkeypatch):
     (made,) = fresh.iterdir()
     assert re.fullmatch(r"norm-[0-9a-f]{24}\.so", made.name)
     native.library.cache_clear()
-    monkeypatch.setattr(native, "build", only_from_cache(native.build))
+    monkeypatch.setattr(cpp, "build", only_from_cache(cpp.build))
     assert native.library() is not None
 
 
 def only_from_cache(build):
-    def checked(compiler, flags, folder):
+    def checked(source, compiler, flags, folder):
         before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
-        path = build(compiler, flags, folder)
+        path = build(source, compiler, flags, folder)
         assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before
         return path
 
@@ -111,7 +111,7 @@ def only_from_cache(build):
 def test_two_at_once_leave_one_whole_library(stand_in, fresh):
     sizes = set()
     with ThreadPoolExecutor(2) as pool:
-        builds = [pool.submit(native.build, [str(stand_in)], native.BASE, fresh) for _ in range(2)]
+        builds = [pool.submit(cpp.build, "norm.cpp", [str(stand_in)], cpp.BASE, fresh) for _ in range(2)]
         while not all(b.done() for b in builds):
             sizes |= {p.stat().st_size for p in fresh.glob("*.so")}
             time.sleep(0.005)
@@ -133,7 +133,7 @@ def test_a_cache_that_cannot_be_written(stand_in, fresh, caplog):
 
 @needs_compiler
 def test_a_cache_that_anyone_may_write_to_is_not_loaded_from(stand_in, fresh):
-    path = native.build([str(stand_in)], native.FLAGS[0], fresh)
+    path = cpp.build("norm.cpp", [str(stand_in)], cpp.FLAGS[0], fresh)
     path.write_text("not ours")
     fresh.chmod(0o777)
     assert native.library() is not None
@@ -145,25 +145,25 @@ def test_no_home(stand_in, monkeypatch):
     def missing():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(native, "cache_folder", missing)
+    monkeypatch.setattr(cpp, "cache_folder", missing)
     assert native.library() is not None
 
 
 def test_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("MSDM_KIT_CACHE", str(tmp_path / "own"))
-    assert native.cache_folder() == tmp_path / "own"
+    assert cpp.cache_folder() == tmp_path / "own"
     monkeypatch.delenv("MSDM_KIT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert native.cache_folder() == tmp_path / "xdg" / "msdm-kit"
+    assert cpp.cache_folder() == tmp_path / "xdg" / "msdm-kit"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert native.cache_folder() == Path.home() / ".cache" / "msdm-kit"
+    assert cpp.cache_folder() == Path.home() / ".cache" / "msdm-kit"
 
 
 def test_the_compiler_of_the_environment_comes_first(monkeypatch):
     monkeypatch.setenv("CXX", "wrapper my-compiler")
-    assert native.compilers()[0] == ["wrapper", "my-compiler"]
+    assert cpp.compilers()[0] == ["wrapper", "my-compiler"]
     monkeypatch.delenv("CXX")
-    assert all(len(c) == 1 and shutil.which(c[0]) for c in native.compilers())
+    assert all(len(c) == 1 and shutil.which(c[0]) for c in cpp.compilers())
 
 
 def test_switched_off_the_twin_serves(fresh, monkeypatch):

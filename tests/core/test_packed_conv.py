@@ -1,13 +1,9 @@
-import copy
-
 import pytest
 import torch
 from torch import nn
 
 from msdm_kit.core.kernels import packed_conv
-from msdm_kit.core.kernels.packed_conv import MOST_PIXELS, PackedConv2d, packed
-
-from ..toy import SIDE, toy_unet
+from msdm_kit.core.kernels.packed_conv import MOST_PIXELS, PackedConv2d, packs
 
 here = pytest.mark.skipif(not packed_conv.available(torch.float32), reason="oneDNN packs nothing here")
 
@@ -67,34 +63,14 @@ def test_under_autocast_as_the_plain_convolution():
             torch.testing.assert_close(out, conv(x))
 
 
-@here
-def test_a_packed_network_shares_its_weights_and_paints_the_same(monkeypatch):
-    assert packed(toy_unet()).input_conv.__class__ is nn.Conv2d
-    monkeypatch.setattr(packed_conv, "FEWEST_WEIGHTS", 0)
-    unet = toy_unet().eval()
-    for p in unet.parameters():
-        nn.init.normal_(p, std=0.1)
-    keys = set(unet.state_dict())
-    twin = packed(unet)
-    assert twin is not unet
-    assert {id(p) for p in twin.parameters()} == {id(p) for p in unet.parameters()}
-    assert set(unet.state_dict()) == keys
-    assert not any(isinstance(m, PackedConv2d) for m in unet.modules())
-    assert all(isinstance(m, PackedConv2d) for n, m in twin.named_modules() if n.endswith("out_conv"))
-
-    def inject(site, h, scale=None, shift=None):
-        return h
-
-    x, t = torch.randn(1, 3, SIDE, SIDE), torch.tensor([7])
-    with torch.no_grad():
-        expected = unet.decode(unet.encode(x, t, inject), inject)
-        found = twin.decode(twin.encode(x, t, inject), inject)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_where_nothing_can_be_packed_the_module_stays(monkeypatch):
-    monkeypatch.setattr(packed_conv, "FEWEST_WEIGHTS", 0)
+def test_which_layers_are_packed(monkeypatch):
+    large, small = conv_of(128, 128, 3), conv_of(8, 8, 3)
+    monkeypatch.setattr(packed_conv, "available", lambda dtype: True)
+    assert packs(large)
+    assert packs(conv_of(128, 128, 3, dtype=torch.bfloat16, stride=2))
+    assert not packs(small)
+    assert not packs(nn.Conv2d(128, 128, 3, padding="same"))
+    assert not packs(nn.Conv2d(128, 128, 3, padding=1, padding_mode="reflect"))
+    assert not packs(conv_of(128, 128, 3).double())
     monkeypatch.setattr(packed_conv, "available", lambda dtype: False)
-    unet = toy_unet()
-    assert packed(unet) is unet
-    assert packed(copy.deepcopy(unet).double()).input_conv.__class__ is nn.Conv2d
+    assert not packs(large)

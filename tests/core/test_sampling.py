@@ -91,7 +91,8 @@ def test_guidance_1_is_the_plain_network():
         d = denoiser.diffusion
         plain = denoise(sampler.schedule, d.prediction, d.variance, raw, x, torch.full((3,), 2), clip=False)
     assert sampler.schedule.timesteps.tolist() == [199, 399, 599, 799, 999]
-    assert torch.equal(out.x0, plain.x0)
+    # by convolutions that round in another order
+    torch.testing.assert_close(out.x0, plain.x0, rtol=0, atol=1e-5 * float(plain.x0.abs().max()))
     assert torch.equal(paint(denoiser, signals, guidance={"film": 1.0}), paint(denoiser, signals))
 
 
@@ -215,6 +216,35 @@ def test_weights_are_cast_once_and_only_where_it_pays():
     assert not parents & {"norm", "in_norm", "out_norm", "head_norm", "emb", "q", "out"}
     assert not any(n.startswith(("backbone.time_embed", "conditioners")) for n in cast)
     assert same(denoiser.state_dict(), before)
+
+
+def test_a_step_reads_nothing_back_from_the_device_of_the_images():
+    """Such a read makes every step wait for the one before; from a meta tensor it is an error."""
+    denoiser = toy_denoiser("spade", diffusion=DiffusionSection(variance="learned_range"))
+    signals, told = signals_of(denoiser), []
+    sampler = sampler_of(denoiser, steps=5)
+
+    def evaluate(states, x, t):
+        told.append(t)
+        return torch.cat([x, x], dim=1)
+
+    sampler.evaluate = evaluate
+    out = sampler.model(signals)(torch.empty(3, 3, SIDE, SIDE, device="meta"), 2)
+    assert {out.x0.device.type, out.log_variance.device.type, told[0].device.type} == {"meta"}
+    sampler.model(signals)(torch.zeros(3, 3, SIDE, SIDE), 2)
+    assert told[1].tolist() == [599, 599, 599]
+    assert told[1].dtype == torch.int64
+
+
+def test_the_sites_are_walked_once_per_sampler(monkeypatch):
+    denoiser = toy_denoiser("spade", "film")
+    signals = signals_of(denoiser)
+    sampler = sampler_of(denoiser, guidance=2.0)
+    expected = sampler.draw(signals, ids=IDS, size=(SIDE, SIDE), seed=0)
+    monkeypatch.setattr(
+        type(denoiser), "encoder_conditions", property(lambda self: pytest.fail("walked again"))
+    )
+    assert torch.equal(sampler.draw(signals, ids=IDS, size=(SIDE, SIDE), seed=0), expected)
 
 
 def test_clipping_holds_at_every_step():
