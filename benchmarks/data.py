@@ -1,11 +1,14 @@
 """Commands on data sets: fields per second with one process and with all cores, and peak memory.
 
-    python -m benchmarks.data [--fields 2000] [--side 96] [--workers N] [--folder DIR]
+    python -m benchmarks.data [--fields 2000] [--side 96] [--workers N] [--all-cores] [--only NAME ...]
+        [--folder DIR]
 
-The set is made of crops of the built-in one, each of another place, with cells and nuclei. Every command runs
-once in a process of its own, as a user runs it: what it loads, the start of its workers and writing to the
-disk count. It finds the files in the system's cache. Memory is resident: of the one process, and at most that
-of the main process and all workers, as if each of them were the largest and nothing shared.
+The set is made of crops of the built-in one, each of another place, with cells and nuclei, and a class of
+every nucleus by its size. Every command runs once in a process of its own, as a user runs it: what it loads,
+the start of its workers and writing to the disk count. It finds the files in the system's cache. CPU seconds
+are those of all its processes together: fields per CPU second are what one core does, whatever else the
+machine has to do. Memory is resident: of the one process, and at most that of the main process and all
+workers, as if each of them were the largest and nothing shared.
 """
 
 import argparse
@@ -25,15 +28,20 @@ from pathlib import Path
 import numpy as np
 
 from msdm_kit import FieldDataset, data_folder
-from msdm_kit.core.fields import IMAGES, MANIFEST, mask_folder
-from msdm_kit.core.images import save_image, save_labels
+from msdm_kit.core.fields import MANIFEST
+from msdm_kit.core.images import to_uint8
 from msdm_kit.core.sample import Sample
+from msdm_kit.plugins.importers.base import Content
+from msdm_kit.plugins.importers.writing import write_field
+from msdm_kit.plugins.instances import InstanceFile
 from msdm_kit.plugins.parallel import ordered_map
 
 from .timing import head, machine, row
 
 KINDS = ("nucleus", "cell")
 COLUMNS = ("split", "assay", "slide")
+LARGE = 120
+"""Pixels of a nucleus above which its class is another."""
 # The peak is that of VmHWM where there is one: of getrusage, Linux lets a process inherit its parent's.
 PROBE = """\
 import json, resource, sys
@@ -42,12 +50,14 @@ from msdm_kit.cli.main import run
 code = run(sys.argv[1:])
 unit = 2**20 if sys.platform == "darwin" else 2**10
 who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-own, worker = (resource.getrusage(each).ru_maxrss / unit for each in who)
+used = [resource.getrusage(each) for each in who]
+own, worker = (each.ru_maxrss / unit for each in used)
+cpu = sum(each.ru_utime + each.ru_stime for each in used)
 status = Path("/proc/self/status")
 for line in status.read_text().splitlines() if status.exists() else ():
     if line.startswith("VmHWM"):
         own = int(line.split()[1]) / 2**10
-print(json.dumps([code, own, worker]))
+print(json.dumps([code, cpu, own, worker]))
 """
 
 
@@ -58,8 +68,8 @@ def sources() -> list[Sample]:
     return [dataset[i] for i in range(len(dataset))]
 
 
-def write_crop(folder: Path, side: int, number: int) -> dict[str, str]:
-    """Write a crop with at least one nucleus, and give its row of the manifest."""
+def write_crop(folder: Path, side: int, number: int) -> tuple[dict[str, str], dict[str, dict[int, str]]]:
+    """Write a crop with at least one nucleus, and give its row of the manifest and its classes."""
     rng = np.random.default_rng(number)
     while True:
         source = sources()[rng.integers(len(sources()))]
@@ -68,20 +78,26 @@ def write_crop(folder: Path, side: int, number: int) -> dict[str, str]:
         if source.masks["nucleus"][crop].any():
             break
     id = f"field_{number:06d}"
-    save_image(folder / IMAGES / f"{id}.png", source.image[:, *crop])
-    for kind in KINDS:
-        save_labels(folder / mask_folder(kind) / f"{id}.png", source.masks[kind][crop])
-    return {"id": id, **{name: source.metadata[name] for name in COLUMNS}}
+    masks = {kind: source.masks[kind][crop].astype(np.int64) for kind in KINDS}
+    areas = np.bincount(masks["nucleus"].ravel())
+    names = {int(k): "large" if areas[k] > LARGE else "small" for k in np.flatnonzero(areas) if k}
+    content = Content(to_uint8(source.image[:, *crop]), masks, {"nucleus": names})
+    written = write_field(folder, id, content, id)
+    return {"id": id, **{name: source.metadata[name] for name in COLUMNS}}, written.classes
 
 
 def write_set(folder: Path, fields: int, side: int, workers: int) -> None:
     """Write a data set of crops of side x side pixels."""
-    for name in (IMAGES, *map(mask_folder, KINDS)):
-        (folder / name).mkdir(parents=True)
-    with open(folder / MANIFEST, "w", encoding="utf-8", newline="") as handle:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        open(folder / MANIFEST, "w", encoding="utf-8", newline="") as handle,
+        InstanceFile(folder) as instances,
+    ):
         writer = csv.DictWriter(handle, ["id", *COLUMNS], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(ordered_map(partial(write_crop, folder, side), range(fields), workers))
+        for row_, classes in ordered_map(partial(write_crop, folder, side), range(fields), workers):
+            writer.writerow(row_)
+            instances.add(row_["id"], classes)
 
 
 @dataclass(frozen=True)
@@ -108,13 +124,14 @@ def commands(fields: int, side: int) -> list[Command]:
     ]
 
 
-def measure(folder: Path, words: Sequence[str]) -> tuple[float, float, float]:
+def measure(folder: Path, words: Sequence[str]) -> tuple[float, float, float, float]:
     """Run ``msdm-kit data WORDS`` in a process of its own.
 
     Returns
     -------
-    seconds, own, worker : float
-        From its start to its end; peak resident MiB of it, and of the largest process that it started.
+    seconds, cpu, own, worker : float
+        From its start to its end; seconds of cores, of it and of what it started; peak resident MiB of it,
+        and of the largest process that it started.
 
     Raises
     ------
@@ -128,22 +145,28 @@ def measure(folder: Path, words: Sequence[str]) -> tuple[float, float, float]:
     seconds = time.perf_counter() - began
     if done.returncode:
         sys.exit(f"msdm-kit data {' '.join(words)} ended with status {done.returncode}")
-    code, own, worker = json.loads(done.stdout.splitlines()[-1])
+    code, cpu, own, worker = json.loads(done.stdout.splitlines()[-1])
     if code > (words[0] == "check"):
         sys.exit(f"msdm-kit data {' '.join(words)} ended with status {code}")
-    return seconds, own, worker
+    return seconds, cpu, own, worker
 
 
-def compare(folder: Path, command: Command, fields: int, workers: int) -> None:
-    """Print a row: with one process, and with several where the command takes them."""
+def compare(folder: Path, command: Command, fields: int, counts: Sequence[int]) -> None:
+    """Print a row: with each number of processes, or with one where the command takes no number."""
     cells = []
-    for count in (1, workers) if command.parallel else (1,):
+    for count in counts if command.parallel else (1,):
         if command.out is not None:
             shutil.rmtree(folder / command.out, ignore_errors=True)
         several = ("--workers", str(count)) if command.parallel else ()
-        seconds, own, worker = measure(folder, [*command.words, *several])
-        cells += [f"{fields / seconds:.0f}", f"{own + (count * worker if count > 1 else 0):.0f}"]
-    row(f"`data {command.words[0]}`", *cells, *("" for _ in range(4 - len(cells))))
+        seconds, cpu, own, worker = measure(folder, [*command.words, *several])
+        memory = own + (count * worker if count > 1 else 0)
+        cells += [f"{fields / seconds:.0f}", f"{fields / cpu:.0f}", f"{memory:.0f}"]
+    row(f"`data {command.words[0]}`", *cells, *("" for _ in range(3 * len(counts) - len(cells))))
+
+
+def titles(count: int) -> tuple[str, ...]:
+    """The columns of so many processes."""
+    return f"fields/s, {count} process{'es' if count > 1 else ''}", "per CPU second", "at most, MiB"
 
 
 def main() -> None:
@@ -153,6 +176,8 @@ def main() -> None:
     parser.add_argument("--fields", type=int, default=2000)
     parser.add_argument("--side", type=int, default=96, help="pixels")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: all cores")
+    parser.add_argument("--all-cores", action="store_true", help="leave out the runs with one process")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="commands; those that they read from too")
     parser.add_argument("--folder", type=Path, help="scratch space; default: a temporary folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
@@ -162,10 +187,11 @@ def main() -> None:
         took = time.perf_counter() - began
         what = f"{args.fields} fields of {args.side} x {args.side} pixels"
         print(f"{machine()}; {what}, made in {took:.0f} s\n")
-        together = f"{args.workers} processes"
-        head("command", "fields/s, 1 process", "peak, MiB", f"fields/s, {together}", "at most, MiB")
+        counts = (args.workers,) if args.all_cores else (1, args.workers)
+        head("command", *(title for count in counts for title in titles(count)))
         for command in commands(args.fields, args.side):
-            compare(folder, command, args.fields, args.workers)
+            if not args.only or command.words[0] in args.only:
+                compare(folder, command, args.fields, counts)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,10 @@ def _list(console: "Console", root: Path) -> None:
     for kind in words.kinds:
         for name in INSTANCE_PROPERTIES:
             say(console, f"{kind}.{name} (within a function)")
+        if kind in words.classes:
+            names = sorted(words.classes[kind])
+            more = ", ..." if len(names) > VALUES else ""
+            say(console, f"{kind}.class (within a function; texts: {', '.join(names[:VALUES])}{more})")
     for name, (numbers, _) in words.columns.items():
         shown = name if name.isidentifier() and name not in words.properties else f"column({name!r})"
         say(console, f"{shown} ({'numbers' if numbers else 'texts'} of the manifest)")

@@ -10,7 +10,8 @@ MaskOp = Annotated[
         "--mask-op",
         metavar="NAME:KEY=VALUE",
         help="Change the masks first, such as drop_instances:fraction=0.2 (see msdm-kit plugins), or a YAML "
-        "file with mask_operations. Repeatable, in order.",
+        "file with mask_operations; none: leave them. Repeatable, in order.",
+        show_default="the recipe's",
     ),
 ]
 DonorsFrom = Annotated[

@@ -1,16 +1,14 @@
 """The manifest: a CSV file with one row per field, and its `id` naming the field's files."""
 
 import csv
-import errno
 import io
 import os
 import re
 from collections.abc import Mapping, Sequence
-from io import FileIO
 from pathlib import Path
 
 from .errors import MsdmError, did_you_mean
-from .files import write_text
+from .files import AppendedFile, write_text
 
 # \w is a letter of any script, a digit or an underscore. No leading dot (a hidden file), and no space at
 # either end (invisible in a spreadsheet).
@@ -118,7 +116,7 @@ class ManifestWriter:
         self.path = Path(path)
         self._columns: list[str] = []
         self._ids: set[str] = set()
-        self._handle: FileIO | None = None
+        self._file = AppendedFile(self.path)
 
     def __enter__(self) -> "ManifestWriter":
         return self
@@ -150,32 +148,16 @@ class ManifestWriter:
         lines.append(_id_last({column: row[column] for column in self._columns}))
         text = io.StringIO()
         csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(lines)
-        self._append(text.getvalue().encode())
+        self._file.append(text.getvalue().encode())
         self._ids.add(id)
 
     def close(self) -> None:
         """End: the file becomes what `write_manifest` would have written. Without rows there is no file."""
-        if self._handle is None:
+        if not self._file.begun:
             return
-        self._handle.close()
-        self._handle = None
+        self._file.close()
         rows = read_manifest(self.path)
         write_manifest(self.path, [{column: row[column] for column in self._columns} for row in rows])
-
-    def _append(self, data: bytes) -> None:
-        try:
-            if self._handle is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._handle = open(self.path, "xb", buffering=0)  # noqa: SIM115
-            end = self._handle.tell()
-            if self._handle.write(data) < len(data):
-                self._handle.truncate(end)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._handle.fileno())
-        except OSError as error:
-            raise MsdmError(
-                f"cannot write {self.path}: {error.strerror}; check the folder and the space on the disc"
-            ) from error
 
 
 def _id_last(row: Mapping[str, str]) -> list[str]:

@@ -130,7 +130,10 @@ class TrainSection(Section):
 
 
 class SampleSection(Section):
-    """Defaults of sampling; each but `clip` is a flag of `msdm-kit sample`."""
+    """Defaults of sampling; each but `clip` is a flag of `msdm-kit sample`.
+
+    `mask_operations` is the flag `--mask-op`.
+    """
 
     solver: str = "unipc"
     steps: int | None = Field(None, ge=1, description="null: the solver's own number.")
@@ -143,6 +146,9 @@ class SampleSection(Section):
         None,
         ge=0,
         description="Most bytes of prepared conditions; null: half of the free memory. Changes no result.",
+    )
+    mask_operations: tuple[PluginEntry, ...] = Field(
+        (), description="What is done to the masks before they are painted, in order."
     )
 
     @property

@@ -102,6 +102,8 @@ class Sample:
         Where the colours come from, if not from this field's own image and masks.
     sources : mapping facet -> str
         The id of the field that each facet came from.
+    classes : mapping kind -> mapping label -> str
+        Classes of instances, of those that have one; they go with the masks.
     """
 
     id: str
@@ -110,6 +112,7 @@ class Sample:
     metadata: Mapping[str, str] = field(default_factory=dict)
     look: Appearance | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     @property
     def appearance(self) -> Appearance:

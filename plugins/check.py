@@ -12,9 +12,15 @@ from ..core.errors import MsdmError
 from ..core.injection import Injector
 from ..core.recipe import PluginEntry, Recipe
 from .host import Host, get_host
+from .mask_operations.base import MaskOperation
 from .recipe_schema import one_line
 
-_BASES: dict[str, type] = {"conditioner": Conditioner, "injector": Injector, "backbone": Backbone}
+_BASES: dict[str, type] = {
+    "conditioner": Conditioner,
+    "injector": Injector,
+    "backbone": Backbone,
+    "mask_operation": MaskOperation,
+}
 
 
 @contextmanager
@@ -32,7 +38,7 @@ def configure(recipe: Recipe, kind: str, path: str, entry: PluginEntry, host: Ho
     Parameters
     ----------
     recipe : Recipe
-    kind : {'conditioner', 'injector', 'backbone'}
+    kind : {'conditioner', 'injector', 'backbone', 'mask_operation'}
     path : str
         Where the entry stands, such as ``conditioners.morphology``.
     entry : PluginEntry
@@ -52,7 +58,7 @@ def configure(recipe: Recipe, kind: str, path: str, entry: PluginEntry, host: Ho
         cls = host.load(kind, entry.type)
         if not (isinstance(cls, type) and issubclass(cls, _BASES[kind])):
             raise MsdmError(
-                f"{kind} {entry.type!r} loads {cls!r}; its package must load a subclass of "
+                f"{kind.replace('_', ' ')} {entry.type!r} loads {cls!r}; its package must load a subclass of "
                 f"{_BASES[kind].__name__}"
             )
     model: type[PluginConfig] = getattr(cls, "Config")  # noqa: B009
@@ -86,3 +92,5 @@ def check_plugins(recipe: Recipe, host: Host | None = None) -> None:
     configure(recipe, "backbone", "backbone", recipe.backbone, host)
     with place(recipe, "sample.solver"):
         host.get("solver", recipe.sample.solver)
+    for i, operation in enumerate(recipe.sample.mask_operations):
+        configure(recipe, "mask_operation", f"sample.mask_operations.{i}", operation, host)

@@ -13,22 +13,20 @@ import ast
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Sequence
 from textwrap import shorten
 
 from ..core.errors import MsdmError, did_you_mean
-from .properties import AGGREGATES, INSTANCE_PROPERTIES, parse_property, property_names
+from .properties import AGGREGATES, INSTANCE_PROPERTIES
 from .terms import (
     COUNTS,
     Arithmetic,
     ColumnNumber,
     ColumnText,
     Compare,
-    FieldNumber,
     Given,
     In,
+    InstanceClass,
     InstanceNumber,
     Logic,
     Node,
@@ -36,88 +34,27 @@ from .terms import (
     Over,
     Type,
 )
+from .vocabulary import Vocabulary
 
 LONGEST = 100_000
 """Characters of an expression."""
 DEEPEST = 100
 """Nodes within nodes."""
 FUNCTIONS = (*COUNTS, *AGGREGATES)
+CLASS = "class"
+"""Of instances, beside `INSTANCE_PROPERTIES`: a text."""
 
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-_NEAR, _SHOWN = 20, 8
+_NEAR = 20
+# quoted texts, which stay as they are, or the word class after a dot
+_CLASS = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(\.\s*)class\b""")
+# `class` is a keyword of Python. With the first letter in full width it is a name, which Python itself reads
+# as `class` (NFKC): the tree has the right name, and every character its place.
+_AS_NAME = "\N{FULLWIDTH LATIN SMALL LETTER C}lass"
 _SIGNS: dict[type, str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/",
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
 }  # fmt: skip
 _LEGAL = "legal: comparisons, and, or, not, + - * /, numbers, quoted texts, lists after in, names, functions"
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The names that an expression may use.
-
-    Attributes
-    ----------
-    columns : mapping column -> (bool, str)
-        Whether every value that is there is a number, and one that is not, or else the first.
-    kinds : tuple of str
-        Kinds of mask.
-    """
-
-    columns: Mapping[str, tuple[bool, str]]
-    kinds: tuple[str, ...]
-
-    @property
-    def properties(self) -> list[str]:
-        """The names of what is measured for a field."""
-        return property_names(self.kinds)
-
-    @classmethod
-    def of(cls, rows: Sequence[Mapping[str, str]], kinds: tuple[str, ...]) -> "Vocabulary":
-        """The vocabulary of a manifest's rows: a column is of numbers where all that is not empty is one."""
-        columns = {}
-        for name in rows[0] if rows else ():
-            values = [row[name] for row in rows if row[name].strip()]
-            odd = next((value for value in values if not _is_number(value)), None)
-            columns[name] = (bool(values) and odd is None, odd or (values[0] if values else ""))
-        return cls(columns, kinds)
-
-    def column(self, name: str) -> ColumnNumber | ColumnText:
-        """A column by its name.
-
-        Raises
-        ------
-        MsdmError
-            There is no such column.
-        """
-        if name not in self.columns:
-            raise MsdmError(f"no column {name!r}; {did_you_mean(name, self.columns)}")
-        return ColumnNumber(name) if self.columns[name][0] else ColumnText(name)
-
-    def shadowed(self, names: Iterable[str]) -> list[str]:
-        """Those of the names that are both a measured property, which is taken, and a column."""
-        return [n for n in names if n in self.columns and parse_property(n, self.kinds) is not None]
-
-    def name(self, name: str) -> Node:
-        """A measured property, or else a column, by its name.
-
-        Raises
-        ------
-        MsdmError
-            It is neither.
-        """
-        if parse_property(name, self.kinds) is not None:
-            return FieldNumber(name, self.kinds)
-        if name in self.columns:
-            return self.column(name)
-        legal = [*self.columns, *self.properties]
-        close = get_close_matches(name, legal, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        columns = ", ".join([*list(self.columns)[:_SHOWN], *(["..."] if len(self.columns) > _SHOWN else [])])
-        raise MsdmError(
-            f"no property {name!r}; {hint}legal: columns ({columns}), and of mask kinds "
-            f"{', '.join(self.kinds) or '(none)'} such as count_KIND, mean_KIND_area; --list shows all"
-        )
 
 
 def compile_expression(text: str, vocabulary: Vocabulary) -> Node:
@@ -146,14 +83,20 @@ def compile_expression(text: str, vocabulary: Vocabulary) -> Node:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python's advice on code that is never run
-            tree = ast.parse(line, mode="eval")
-        return _Reader(line, vocabulary).read(tree.body)
+            parsed = _CLASS.sub(lambda found: found[1] or found[2] + _AS_NAME, line)
+            tree = ast.parse(parsed, mode="eval")
+        return _Reader(line, parsed, vocabulary).read(tree.body)
     except SyntaxError as error:
         raise MsdmError(_syntax(line, error)) from None
     except (RecursionError, MemoryError):
         raise MsdmError("the expression is nested too deeply to be read; simplify it") from None
     except ValueError as error:  # a null character, a number of thousands of digits
         raise MsdmError(f"the expression cannot be read: {error}; {_LEGAL}") from None
+
+
+def names_classes(text: str | None) -> bool:
+    """Whether an expression names the class of instances, such as ``nucleus.class``."""
+    return text is not None and any(found[2] for found in _CLASS.finditer(text))
 
 
 def condition(text: str, vocabulary: Vocabulary) -> Node:
@@ -184,10 +127,6 @@ def number(text: str, vocabulary: Vocabulary) -> Node:
     return node
 
 
-def _is_number(text: str) -> bool:
-    return _NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
-
-
 def _syntax(line: str, error: SyntaxError) -> str:
     at = error.offset or len(line) + 1
     near = repr(line[at - 1 : at - 1 + _NEAR]) if at <= len(line) else "its end"
@@ -205,8 +144,10 @@ def _syntax(line: str, error: SyntaxError) -> str:
 class _Reader:
     """From Python's syntax tree to terms, with the place of each mistake."""
 
-    def __init__(self, line: str, vocabulary: Vocabulary) -> None:
+    def __init__(self, line: str, parsed: str, vocabulary: Vocabulary) -> None:
         self.line = line
+        self.parsed = parsed
+        """The line with other characters in the same places."""
         self.vocabulary = vocabulary
         self.over: list[str] | None = None
         """Within a function over instances, the kinds that it names."""
@@ -247,7 +188,7 @@ class _Reader:
         raise self.wrong(tree, f"{shorten(ast.unparse(tree), 40)!r} is not part of the language; {_LEGAL}")
 
     def wrong(self, tree: ast.expr, why: str) -> MsdmError:
-        start = len(self.line.encode()[: tree.col_offset].decode(errors="ignore"))  # ast counts bytes
+        start = len(self.parsed.encode()[: tree.col_offset].decode(errors="ignore"))  # ast counts bytes
         near = self.line[start : start + _NEAR]
         return MsdmError(f"at character {start + 1} of the expression, near {near!r}: {why}")
 
@@ -280,9 +221,11 @@ class _Reader:
     def instance(self, tree: ast.expr, kind: str, name: str) -> Node:
         if kind not in self.vocabulary.kinds:
             raise self.wrong(tree, f"no mask kind {kind!r}; {did_you_mean(kind, self.vocabulary.kinds)}")
-        if name not in INSTANCE_PROPERTIES:
-            hint = did_you_mean(name, INSTANCE_PROPERTIES)
+        if name not in (*INSTANCE_PROPERTIES, CLASS):
+            hint = did_you_mean(name, (*INSTANCE_PROPERTIES, CLASS))
             raise self.wrong(tree, f"no property {name!r} of instances; {hint}")
+        if name == CLASS:
+            return self.instance_class(tree, kind)
         if self.over is None:
             raise self.wrong(
                 tree,
@@ -291,6 +234,20 @@ class _Reader:
             )
         self.over.append(kind)
         return InstanceNumber(kind, name)
+
+    def instance_class(self, tree: ast.expr, kind: str) -> Node:
+        if kind not in self.vocabulary.classes:
+            there = ", ".join(sorted(self.vocabulary.classes)) or "no kind"
+            raise self.wrong(tree, f"no {kind} has a class: instances.csv has classes of {there}")
+        if self.over is None:
+            one = min(self.vocabulary.classes[kind])
+            raise self.wrong(
+                tree,
+                f"{kind}.class has a value for every {kind}; write it within a function, such as "
+                f"fraction({kind}.class == {one!r})",
+            )
+        self.over.append(kind)
+        return InstanceClass(kind)
 
     def call(self, tree: ast.expr, function: str, arguments: list[ast.expr], depth: int) -> Node:
         if function not in FUNCTIONS:
@@ -338,7 +295,7 @@ class _Reader:
                 return ColumnText(node.label)
             raise self.wrong(side, f"column {node.label!r} holds numbers; compare it with a number")
         other = next(other for other in others if other.type == "text")
-        what = repr(other.given) if isinstance(other, Given) else other.label
+        what = repr(other.given) if isinstance(other, Given) else other.label or "a class"
         if isinstance(other, ColumnText):
             what += f" holds texts, such as {self.vocabulary.columns[other.label][1]!r}"
         else:

@@ -4,14 +4,19 @@ One row per instance that has a class: id of the field, mask kind, label in that
 """
 
 import csv
+import io
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import numpy as np
+
 from ..core.errors import MsdmError
+from ..core.files import AppendedFile
+from ..core.sample import Labels
 
 INSTANCES = "instances.csv"
 COLUMNS = ["id", "kind", "label", "class"]
@@ -25,7 +30,7 @@ def read_instances(root: Path) -> dict[str, dict[str, dict[int, str]]]:
     Returns
     -------
     dict
-        Empty where the folder has no `instances.csv`.
+        Of instances that have one; empty where the folder has no `instances.csv`.
 
     Raises
     ------
@@ -50,7 +55,8 @@ def read_instances(root: Path) -> dict[str, dict[str, dict[int, str]]]:
                         "class"
                     )
                 id, kind, label, name = cells
-                found.setdefault(id, {}).setdefault(kind, {})[int(label)] = name
+                if name:
+                    found.setdefault(id, {}).setdefault(kind, {})[int(label)] = name
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MsdmError(f"{path} cannot be read ({error}); it must be CSV, UTF-8, with commas") from None
     return found
@@ -84,11 +90,7 @@ class InstanceFile:
         MsdmError
             The file cannot be written.
         """
-        rows = [
-            (id, kind, label, classes[kind][label])
-            for kind in sorted(classes)
-            for label in sorted(classes[kind])
-        ]
+        rows = _rows(id, classes)
         try:
             if rows and self._handle is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,3 +119,62 @@ class InstanceFile:
         finally:
             if os.path.lexists(self._temporary):
                 os.unlink(self._temporary)
+
+
+class GrowingInstanceFile:
+    """Writes `instances.csv` field by field, each through to the disc before `add` ends; a context manager.
+
+    Every value is quoted: a row that a power cut left unfinished has an open quote or too few values, and is
+    refused, or it has no class, and says nothing. Where no instance has a class, there is no file.
+
+    Parameters
+    ----------
+    root : Path
+        The data folder, which has no such file.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._file = AppendedFile(root / INSTANCES)
+
+    def __enter__(self) -> "GrowingInstanceFile":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End; nothing can be added any more."""
+        self._file.close()
+
+    def add(self, id: str, classes: Classes) -> None:
+        """Write the rows of a field, by kind and label.
+
+        Raises
+        ------
+        MsdmError
+            The file was there already, or cannot be written.
+        """
+        rows = _rows(id, classes)
+        if not rows:
+            return
+        text = io.StringIO()
+        head = [] if self._file.begun else [COLUMNS]
+        csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows([*head, *rows])
+        self._file.append(text.getvalue().encode())
+
+
+def present(masks: Mapping[str, Labels], classes: Classes) -> dict[str, dict[int, str]]:
+    """The classes of those labels that are in the masks; a kind without any is left out."""
+    found: dict[str, dict[int, str]] = {}
+    for kind, labels in masks.items():
+        if named := classes.get(kind):
+            there = set(np.unique(labels).tolist())
+            if kept := {label: name for label, name in named.items() if label in there}:
+                found[kind] = kept
+    return found
+
+
+def _rows(id: str, classes: Classes) -> list[Sequence[object]]:
+    return [
+        (id, kind, label, classes[kind][label]) for kind in sorted(classes) for label in sorted(classes[kind])
+    ]

@@ -1,7 +1,7 @@
 """A folder of painted pairs: a data set that grows by a pair at a time, each traced in its manifest."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from ..core.images import save_image, save_labels
 from ..core.manifest import ManifestWriter
 from ..core.pictures import SheetRow, save_sheet
 from ..core.sample import FACETS, Image, Sample
+from .instances import GrowingInstanceFile
 from .metrics.adherence import Adherence
 from .pipeline import Pipeline, Synthetic
 from .recombination import PlannedOutput
@@ -43,16 +44,18 @@ class PairFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._manifest = ManifestWriter(folder / MANIFEST)
+        self._classes = GrowingInstanceFile(folder)
         self._shown: list[SheetRow] = []
 
     def __enter__(self) -> "PairFolder":
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._classes.close()
         self._manifest.close()
 
     def add(self, synthetic: Synthetic, row: Mapping[str, str], real: Image | None) -> None:
-        """Write a pair under the id of its row, and then the row.
+        """Write a pair and the classes of its instances under the id of its row, and then the row.
 
         Raises
         ------
@@ -63,9 +66,15 @@ class PairFolder:
         save_image(self.folder / IMAGES / f"{id}.png", synthetic.image)
         for kind, labels in target.masks.items():
             save_labels(self.folder / mask_folder(kind) / f"{id}.png", labels)
+        self._classes.add(id, {kind: target.classes.get(kind, {}) for kind in target.masks})
         self._manifest.add(row)
         if len(self._shown) < SHEET_ROWS:
             self._shown.append(SheetRow(_caption(target, row), real, target.masks, synthetic.image))
+
+    @property
+    def shown(self) -> Sequence[SheetRow]:
+        """The first pairs, as a contact sheet shows them."""
+        return self._shown
 
     def save_sheet(self, title: str) -> Path | None:
         """Write ``contact-sheet.png`` of the first pairs; None where there are none."""
@@ -97,7 +106,8 @@ def pair_row(
         Which painting of its output it is, where paintings are filtered.
     """
     target = synthetic.target
-    settings = synthetic.settings.model_dump(mode="json", exclude={"memory"})  # changes no result
+    # memory changes no result, and what was done to the masks has a column of its own
+    settings = synthetic.settings.model_dump(mode="json", exclude={"memory", "mask_operations"})
     own = {
         GIVEN_COLOURS: _colours(output) if output.colours else "",
         GIVEN_METADATA: json.dumps(output.words, sort_keys=True) if output.words else "",

@@ -9,7 +9,8 @@ Instances have the names of scikit-image's `regionprops`: area, eccentricity, so
     nucleus_cell_ratio        pixels of one kind over those of another: here the N:C ratio by area
     height, width             pixels
 
-and the columns of its manifest. Lengths are in pixels, areas in square pixels.
+and the columns of its manifest. An instance may have a class, of `instances.csv`. Lengths are in pixels,
+areas in square pixels.
 """
 
 import re
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from ..core.errors import MsdmError, did_you_mean
 from ..core.fields import IMAGES, locate, mask_folder
 from ..core.images import read_image, read_labels
+from .instances import Classes
 
 Values = NDArray[np.float64]
 
@@ -191,11 +193,14 @@ class Field:
     row : mapping column -> str
     missing : bool
         Set by an expression that compared a missing value.
+    classes : mapping kind -> mapping label -> str
+        Classes of instances, of those that have one.
     """
 
     root: Path
     row: Mapping[str, str]
     missing: bool = False
+    classes: Classes = field(default_factory=dict)
     _labels: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
     _measured: dict[tuple[str, str], Values] = field(default_factory=dict, repr=False)
 
@@ -221,6 +226,12 @@ class Field:
             else:
                 self._measured[kind, name] = instance_properties(labels, name)
         return self._measured[kind, name]
+
+    def classes_of(self, kind: str) -> NDArray[np.str_]:
+        """The class of every instance of a kind, (N,) in ascending order of the labels; empty for none."""
+        labels = np.unique(self.labels(kind))
+        named = self.classes.get(kind, {})
+        return np.array([named.get(label, "") for label in labels[labels > 0].tolist()], np.str_)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -12,10 +12,12 @@ import numpy as np
 from ..core.errors import MsdmError
 from ..core.fields import MANIFEST, Progress, mask_kinds
 from ..core.manifest import read_manifest, select_split
-from .expressions import Vocabulary, condition, number
+from .expressions import condition, names_classes, number
+from .instance_index import Spans, classes_at, index_instances
 from .parallel import ordered_map
 from .properties import Field
 from .terms import Node
+from .vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,10 @@ def select(
     if limit is not None and limit < 1:
         raise MsdmError(f"limit {limit} takes no fields; give at least 1")
     rows = _rows(root, split)
-    vocabulary = Vocabulary.of(rows, mask_kinds(root))
+    kinds, ids = mask_kinds(root), [row["id"] for row in rows]
+    asked = names_classes(where) or names_classes(sort)
+    spans, classes = index_instances(root, ids, kinds) if asked else ({}, {})
+    vocabulary = Vocabulary.of(rows, kinds, classes)
     test = condition(where, vocabulary) if where is not None else None
     order = number(sort, vocabulary) if sort is not None else None
     named = {term.label: term for node in (test, order) if node is not None for term in node.named()}
@@ -117,21 +122,19 @@ def select(
     matches: list[int] = []
     orders: list[float] = []
     missing = 0
-    if on_progress is not None:
-        on_progress(0, len(rows))
-    for i, (true, lacks, place, found) in enumerate(ordered_map(partial(_ask, job), rows, workers)):
+    fields = [(row, spans.get(row["id"], ())) for row in rows]
+    answers = ordered_map(partial(_ask, job), fields, workers, on_progress)
+    for i, (true, lacks, place, found) in enumerate(answers):
         missing += lacks
         orders.append(place)
         if true:
             matches.append(i)
         for label, value in zip(named, found, strict=True):
             values[label].append(value)
-        if on_progress is not None:
-            on_progress(i + 1, len(rows))
     if order is not None:
         matches.sort(key=lambda i: (math.isnan(orders[i]), -orders[i]))
-    ids = [row["id"] for row in rows]
-    notes = [
+    notes = [note for node in (test, order) if node is not None for note in vocabulary.unknown_classes(node)]
+    notes += [
         f"{name} is measured; for the manifest's column of that name write column({name!r})"
         for name in vocabulary.shadowed(named)
     ]
@@ -152,7 +155,9 @@ def vocabulary_of(root: Path, split: str | None = None) -> Vocabulary:
     MsdmError
         The folder or its manifest is missing or wrong.
     """
-    return Vocabulary.of(_rows(root, split), mask_kinds(root))
+    rows, kinds = _rows(root, split), mask_kinds(root)
+    _, classes = index_instances(root, (row["id"] for row in rows), kinds)
+    return Vocabulary.of(rows, kinds, classes)
 
 
 def _rows(root: Path, split: str | None) -> list[dict[str, str]]:
@@ -161,9 +166,10 @@ def _rows(root: Path, split: str | None) -> list[dict[str, str]]:
     return select_split(read_manifest(root / MANIFEST), split, root / MANIFEST)
 
 
-def _ask(job: _Job, row: dict[str, str]) -> tuple[bool, bool, float, list[float | str]]:
+def _ask(job: _Job, asked: tuple[dict[str, str], Spans]) -> tuple[bool, bool, float, list[float | str]]:
     """Whether a field matches, whether it lacks a value, its place in the order, and the named values."""
-    field = Field(job.root, row)
+    row, spans = asked
+    field = Field(job.root, row, classes=classes_at(job.root, spans))
     true = job.where is None or bool(job.where.value(field))
     lacks = field.missing
     place = float(job.sort.value(field)) if job.sort is not None else 0.0

@@ -11,6 +11,8 @@ from ..core.errors import MsdmError
 from ..core.fields import MANIFEST, locate, mask_folder, mask_kinds, open_manifest
 from ..core.images import read_labels
 from ..core.seeds import rng_for
+from .instance_index import InstanceIndex
+from .instances import Classes
 from .mask_operations.units import NESTED, Stamp, cut_out, touches_border, units
 from .properties import moment_properties
 
@@ -34,6 +36,8 @@ class Shape:
     stamp : Stamp
     eccentricity, area : float
         Of the outer kind; pixels.
+    classes : mapping kind -> mapping label -> str
+        Of the labels in `stamp`.
     """
 
     field: str
@@ -41,6 +45,7 @@ class Shape:
     stamp: Stamp
     eccentricity: float
     area: float
+    classes: Classes
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,7 @@ def read_shapes(
         names = list(dict.fromkeys(ids))
     names = sorted(names)
     rng_for("shapes").shuffle(names)
+    index = InstanceIndex(folder, names)
     shapes: list[Shape] = []
     count, pixels = 0, 0
     for done, id in enumerate(names, 1):
@@ -170,6 +176,7 @@ def read_shapes(
             masks[kind] = read_labels(path).astype(np.int32)
             if masks[kind].shape != masks[kinds[0]].shape:
                 raise MsdmError(f"{path} has another size than the {kinds[0]} mask of {id!r}; mend one")
+        named = index.of(id)
         outer = masks[kinds[0]]
         pixels += outer.size
         measured = moment_properties(outer)
@@ -183,7 +190,12 @@ def read_shapes(
             i = rank[unit.labels[kinds[0]][0]]
             stamp = cut_out(masks, unit)
             eccentricity, area = (float(measured[name][i]) for name in ("eccentricity", "area"))
-            shapes.append(Shape(id, labels[i], stamp, eccentricity, area))
+            classes = {
+                kind: {label: named[kind][label] for label in unit.labels[kind] if label in named[kind]}
+                for kind in kinds
+                if kind in named
+            }
+            shapes.append(Shape(id, labels[i], stamp, eccentricity, area, classes))
         on_progress(done, len(names))
         if len(shapes) >= MAX_SHAPES:
             break

@@ -15,12 +15,13 @@ from ..core.sample import Image
 from ..core.solvers import Solver
 from .data import data_folder
 from .host import get_host
-from .painting import Stepped, empty_folder
+from .mask_operations.apply import Operation, recipe_operations
+from .new_folder import check_new
+from .painting import Stepped
 from .pipeline import Pipeline
-from .recombination import choose
 from .solver import load_solver
 from .sweep_pictures import save_curves, save_images
-from .targets import open_fields
+from .targets import plan_targets
 
 COUNTS = (5, 8, 10, 12, 16, 20, 30, 40)
 """Evaluations that every solver is given."""
@@ -107,6 +108,7 @@ def sweep(
     n: int = 2,
     split: str | None = None,
     seed: int = 0,
+    operations: Sequence[Operation] | None = None,
     device: str | None = None,
     counts: Sequence[int] = COUNTS,
     listener: SweepListener = lambda event: None,
@@ -116,7 +118,7 @@ def sweep(
 
     Parameters
     ----------
-    run, data, out, split, seed, device
+    run, data, out, split, seed, operations, device
         As `paint` takes them.
     n : int
         Fields.
@@ -144,7 +146,8 @@ def sweep(
             raise MsdmError(
                 f"a solver sweep takes no --{name}: it tries many step counts, without noise; leave it out"
             )
-    folder = empty_folder(out)
+    folder = Path(out)
+    check_new(folder)
     source = data_folder(str(data))
     pipeline = Pipeline.load(run, device=device)
     only, spacing = settings.pop("solver", None), settings.pop("spacing", None)
@@ -153,10 +156,9 @@ def sweep(
         raise MsdmError(
             f"solver {only!r} is noisy: it has no end to be compared with; choose another --solver"
         )
-    dataset = open_fields(source, pipeline, split)
-    fields = [output.build(dataset.by_id) for output in choose(dataset.ids, n)]
-    for field in fields:
-        pipeline.check(field)
+    operations = recipe_operations(pipeline.recipe) if operations is None else operations
+    targets = plan_targets(pipeline, source, n=n, split=split, seed=seed, operations=operations)
+    fields = [targets.build(output) for output in targets.outputs]
     timesteps = len(pipeline.denoiser.schedule)
     end = _trial(END[0], END[2], min(END[1], timesteps))
     trials = plan(timesteps, counts, only, spacing)

@@ -5,7 +5,6 @@ generator that needs no new ones. Shapes are real; where they lie is random.
 """
 
 import csv
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import MsdmError
-from ..core.fields import MANIFEST, mask_folder
-from ..core.files import write_text
-from ..core.images import save_labels
+from ..core.fields import MANIFEST
 from ..core.manifest import write_manifest
 from ..core.sample import Labels
 from ..core.seeds import rng_for
+from .importers.base import Content
+from .importers.writing import write_field
+from .instances import InstanceFile
 from .mask_operations.forms import turned
 from .mask_operations.space import Space
 from .mask_operations.units import Stamp, paste, renumbered
@@ -46,11 +46,14 @@ class Layout:
         Label of the outer kind, and the shape that lies there.
     drawn : list of Shape
         All that were to lie there.
+    classes : dict of kind -> dict of label -> str
+        Of the shapes that have one.
     """
 
     masks: dict[str, Labels]
     placed: list[tuple[int, Shape]]
     drawn: list[Shape]
+    classes: dict[str, dict[int, str]]
 
     @property
     def asked(self) -> int:
@@ -135,6 +138,7 @@ def lay_out(
     work = {kind: np.zeros(canvas, np.int32) for kind in library.kinds}
     used: set[int] = set()
     placed = []
+    classes: dict[str, dict[int, str]] = {kind: {} for kind in library.kinds}
     for shape in drawn:
         for _ in range(TURNS):
             stamp = turned(shape.stamp, rng)
@@ -142,13 +146,15 @@ def lay_out(
             rows, columns = ((reach - at, reach - at + n - 1) for at, n in zip((y, x), size, strict=True))
             place = space.find(stamp.footprint, rng, rows, columns)
             if place is not None:
-                fresh = renumbered(Stamp(stamp.masks, *place), used)
+                fresh, origins = renumbered(Stamp(stamp.masks, *place), used)
                 space.set(stamp.footprint, *place)
                 paste(work, fresh)
                 placed.append((int(fresh.masks[library.kinds[0]].max()), shape))
+                for kind, named in shape.classes.items():
+                    classes[kind] |= {new: named[old] for new, old in origins.items() if old in named}
                 break
     inner = np.s_[reach : reach + size[0], reach : reach + size[1]]
-    return Layout({kind: labels[inner].copy() for kind, labels in work.items()}, placed, drawn)
+    return Layout({kind: labels[inner].copy() for kind, labels in work.items()}, placed, drawn, classes)
 
 
 def aim(library: ShapeLibrary, eccentricity: float, size: tuple[int, int], count: int, seed: int) -> Values:
@@ -239,10 +245,14 @@ def synthesise(
     if eccentricity is not None:
         weights = aim(library, eccentricity, size, int(per_field), seed)
     done = Synthesised(folder, library.kinds[0])
-    rows, origins = [], io.StringIO()
-    writer = csv.writer(origins, lineterminator="\n")
-    writer.writerow(["id", "label", "source", "source_label"])
-    with new_folder(folder) as temporary:
+    rows = []
+    with (
+        new_folder(folder) as temporary,
+        open(temporary / SHAPES, "w", encoding="utf-8", newline="") as origins,
+        InstanceFile(temporary) as instances,
+    ):
+        writer = csv.writer(origins, lineterminator="\n")
+        writer.writerow(["id", "label", "source", "source_label"])
         for i in range(n):
             # the fractions of an instance add up over the fields
             count = int(per_field * (i + 1)) - int(per_field * i)
@@ -252,14 +262,13 @@ def synthesise(
                 raise MsdmError(
                     f"no shape of {source} fits into {size[0]}x{size[1]} pixels; choose a larger --size"
                 )
-            for kind, labels in layout.masks.items():
-                save_labels(temporary / mask_folder(kind) / f"{id}.png", labels)
+            masks = {kind: labels.astype(np.int64) for kind, labels in layout.masks.items()}
+            instances.add(id, write_field(temporary, id, Content(None, masks, layout.classes), id).classes)
             rows.append(_row(id, source, layout, seed, density, eccentricity))
             writer.writerows([id, label, shape.field, shape.label] for label, shape in layout.placed)
             _count(done, id, layout)
             listener(Laid(i + 1, n))
         write_manifest(temporary / MANIFEST, rows)
-        write_text(temporary / SHAPES, origins.getvalue())
     done.density = done.placed / (n * size[0] * size[1]) * 1e6
     return done
 

@@ -1,8 +1,9 @@
 """What a sampling job paints: which fields, in which versions, with what of others; checked beforehand."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..core.fields import IMAGES, MANIFEST, has_file, open_manifest
 from ..core.manifest import check_ids
 from ..core.sample import Sample
 from .donors import Donors
+from .instance_index import InstanceIndex
 from .mask_operations.apply import KEY, Operation, operate
 from .pipeline import Pipeline
 from .recombination import AS_THEY_ARE, PlannedOutput, Recombination, choose, plan
@@ -43,6 +45,8 @@ class Targets:
         Of the operations.
     donors : Donors or None
         Fields of another data set that give colours and metadata.
+    classes : InstanceIndex or None
+        Of the instances of the fields that give masks.
     """
 
     dataset: FieldDataset
@@ -53,6 +57,7 @@ class Targets:
     operations: tuple[Operation, ...] = ()
     seed: int = 0
     donors: Donors | None = None
+    classes: InstanceIndex | None = None
 
     @property
     def seen(self) -> int:
@@ -67,7 +72,8 @@ class Targets:
         """A field that gives a facet."""
         if self.donors is not None and id in self.donors:
             return self.donors.by_id(id)
-        return self.dataset.by_id(id)
+        field = self.dataset.by_id(id)
+        return field if self.classes is None else replace(field, classes=self.classes.of(id))
 
     def build(self, output: PlannedOutput) -> Sample:
         """The field to be painted; its column ``mask_operations`` says what was done to the masks."""
@@ -81,19 +87,33 @@ class Targets:
             field = replace(field, metadata={**field.metadata, KEY: record})
         return field
 
+    def alike(self, id: str) -> list[str]:
+        """The painted fields of the size of one of them, itself among them; in alphabetical order.
+
+        Raises
+        ------
+        MsdmError
+            It is alone.
+        """
+        fields = self._by_size[id]
+        if len(fields) == 1:
+            raise MsdmError(f"no other field has the size of {id!r}, to mix it with; paint more fields")
+        return fields
+
+    @cached_property
+    def _by_size(self) -> dict[str, list[str]]:
+        """For each painted field, those of its size; a size has one list."""
+        sizes = dict(zip(self.dataset.ids, self.dataset.sizes, strict=True))
+        lists: dict[tuple[int, int], list[str]] = {}
+        for id in sorted({output.morphology for output in self.outputs}):
+            lists.setdefault(sizes[id], []).append(id)
+        return {id: fields for fields in lists.values() for id in fields}
+
     def _other(self, id: str, rng: np.random.Generator) -> Sample:
         """Another one of the painted fields, of the same size."""
-        sizes = dict(zip(self.dataset.ids, self.dataset.sizes, strict=True))
-        fields = sorted({output.morphology for output in self.outputs})
-        fields = [other for other in fields if other != id and sizes[other] == sizes[id]]
-        if not fields:
-            raise MsdmError(f"no other field has the size of {id!r}, to mix it with; paint more fields")
-        return self.dataset.by_id(fields[int(rng.integers(len(fields)))])
-
-
-def open_fields(data: Path, pipeline: Pipeline, split: str | None) -> FieldDataset:
-    """The fields to choose from: of a split, or else those that are not for training where there are any."""
-    return FieldDataset(data, masks=pipeline.recipe.data.masks, ids=_ids(data, pipeline, split))
+        fields = self.alike(id)
+        drawn = int(rng.integers(len(fields) - 1))
+        return self.read(fields[drawn + (drawn >= bisect_left(fields, id))])
 
 
 def plan_targets(
@@ -118,7 +138,7 @@ def plan_targets(
     n : int or None
         Outputs, spread evenly over the fields; None takes 8, or all of a selection.
     split : str or None
-        As `open_fields` takes it.
+        None: the fields that are not in the recipe's training split, where there are any.
     select : path or None
         A selection: its fields are painted, in place of a split's.
     versions : int or None
@@ -171,7 +191,9 @@ def plan_targets(
         if kind not in dataset.kinds:
             raise MsdmError(f"no mask kind {kind!r} to give a colour; {did_you_mean(kind, dataset.kinds)}")
     _check_looks(pipeline, dataset, outputs)
-    targets = Targets(dataset, outputs, frozenset(), frozenset(), (), tuple(operations), seed, pool)
+    none: frozenset[str] = frozenset()
+    classes = InstanceIndex(data, {output.morphology for output in outputs})
+    targets = Targets(dataset, outputs, none, none, (), tuple(operations), seed, pool, classes)
     columns = _columns_read(pipeline, outputs[0].build(targets.read))
     for column in options.metadata:
         if column not in columns and column not in dataset.rows[0]:
@@ -189,8 +211,8 @@ def plan_targets(
     training = pipeline.recipe.data.train_split
     trained = frozenset(row["id"] for row in dataset.rows if row.get("split") == training)
     if any(step.operation.needs_other for step in operations):
-        for output in {output.morphology: output for output in outputs}.values():
-            targets._other(output.morphology, np.random.default_rng(0))
+        for output in outputs:
+            targets.alike(output.morphology)
     return replace(targets, columns=columns, trained=trained, notes=(*notes, *one_label_notes(dataset)))
 
 

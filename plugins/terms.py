@@ -152,6 +152,20 @@ class InstanceNumber(Node):
 
 
 @dataclass(frozen=True)
+class InstanceClass(Node):
+    """The class of every instance of a kind; of one without a class an empty text, which is missing."""
+
+    kind: str
+
+    @property
+    def type(self) -> Type:
+        return "text"
+
+    def value(self, field: Field) -> Any:
+        return field.classes_of(self.kind)
+
+
+@dataclass(frozen=True)
 class Arithmetic(Node):
     """Two numbers make one; what is not finite, as after a division by zero, is missing."""
 
@@ -278,4 +292,5 @@ class Over(Node):
 
 
 def _there(value: Any) -> Any:
-    return np.asarray(value != "") if isinstance(value, str) else ~np.isnan(value)
+    texts = isinstance(value, str) or value.dtype.kind == "U"
+    return np.asarray(value != "") if texts else ~np.isnan(value)

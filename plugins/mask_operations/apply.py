@@ -9,15 +9,21 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import MsdmError
+from ...core.recipe import Recipe
 from ...core.sample import Sample
 from ...core.seeds import rng_for
+from ..check import configure
 from ..choice import choose, read_choice
 from ..host import Host, get_host
+from ..instances import Classes, present
 from ..recipe_yaml import parse
-from .base import MaskOperation
+from .base import Grown, MaskOperation
+from .units import Masks
 
 KEY = "mask_operations"
-"""Of a YAML file, and the column of a manifest."""
+"""Of a YAML file, of a recipe's section `sample`, and the column of a manifest."""
+NONE = "none"
+"""On the command line, in place of operations: the masks as they are."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ def load_operations(texts: Sequence[str], host: Host | None = None) -> list[Oper
     ----------
     texts : sequence of str
         Each ``NAME``, ``NAME:KEY=VALUE,KEY=VALUE`` with values in YAML, or a file that ends in ``.yaml`` or
-        ``.yml`` with a list under ``mask_operations``.
+        ``.yml`` with a list under ``mask_operations``; or ``none`` alone.
     host : Host or None
 
     Raises
@@ -55,6 +61,10 @@ def load_operations(texts: Sequence[str], host: Host | None = None) -> list[Oper
         A text is of another form, a file cannot be read, a name is unknown, or a setting is illegal.
     """
     entries: list[tuple[str, Any]] = []
+    if NONE in texts:
+        if len(texts) > 1:
+            raise MsdmError(f"--mask-op {NONE} is no operation beside others; give it alone, or leave it out")
+        return []
     for text in texts:
         if text.endswith((".yaml", ".yml")):
             found = _file(Path(text))
@@ -62,6 +72,22 @@ def load_operations(texts: Sequence[str], host: Host | None = None) -> list[Oper
             continue
         entries.append((f"mask operation {text!r}", read_choice("mask_operation", text)))
     return [_build(where, entry, host or get_host()) for where, entry in entries]
+
+
+def recipe_operations(recipe: Recipe, host: Host | None = None) -> list[Operation]:
+    """The operations of a recipe's ``sample.mask_operations``, in order.
+
+    Raises
+    ------
+    MsdmError
+        A name is unknown, or a setting is illegal, with its dotted path.
+    """
+    found = []
+    for i, entry in enumerate(recipe.sample.mask_operations):
+        path = f"sample.{KEY}.{i}"
+        cls, config = configure(recipe, "mask_operation", path, entry, host or get_host())
+        found.append(Operation(entry.type, cls(config)))
+    return found
 
 
 def operate(
@@ -86,7 +112,7 @@ def operate(
     Returns
     -------
     sample : Sample
-        With the changed masks, without an image.
+        With the changed masks and the classes of their instances, without an image.
     record : str
         JSON: the operations with all settings and the id of the other field, and the seed.
 
@@ -96,7 +122,7 @@ def operate(
         There is no other field to be had, or an operation gives back what it may not.
     """
     record: list[dict[str, Any]] = []
-    masks = dict(sample.masks)
+    masks, classes = dict(sample.masks), sample.classes
     for k, step in enumerate(operations):
         entry = step.settings
         found = None
@@ -108,12 +134,27 @@ def operate(
             found = other(rng_for(seed, KEY, "other", k, sample.id))
             entry["other"] = found.id
         given = None if found is None else found.masks
-        changed = dict(step.operation.apply(masks, rng_for(seed, KEY, k, sample.id), given))
+        changed = step.operation.apply(masks, rng_for(seed, KEY, k, sample.id), given)
         _check(step.name, masks, changed)
-        masks = changed
+        masks, classes = dict(changed), _classes(changed, classes, found)
         record.append(entry)
-    fresh = replace(sample, masks=masks, image=None, look=sample.appearance)
+    fresh = replace(sample, masks=masks, image=None, look=sample.appearance, classes=classes)
     return fresh, json.dumps({"operations": record, "seed": seed}, sort_keys=True)
+
+
+def _classes(changed: Masks, classes: Classes, other: Sample | None) -> Classes:
+    """Classes of the instances that are there now: what was made of another has its class.
+
+    Labels that are gone have none: a later operation may give them to new instances.
+    """
+    if not isinstance(changed, Grown):
+        return present(changed, classes)
+    now = {kind: dict(classes.get(kind, {})) for kind in changed}
+    for origins, of in ((changed.copies, classes), (changed.pasted, other.classes if other else {})):
+        for kind, made in origins.items():
+            named = of.get(kind, {})
+            now[kind] |= {label: named[old] for label, old in made.items() if old in named}
+    return present(changed, now)
 
 
 def _check(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

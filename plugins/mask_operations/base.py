@@ -8,8 +8,28 @@ import numpy as np
 
 from ...core.conditioning import PluginConfig
 from ...core.sample import Labels
+from .units import Masks
 
-Masks = Mapping[str, Labels]
+Origins = Mapping[str, Mapping[int, int]]
+"""By mask kind: a new label, and the one that it was made of."""
+
+
+class Grown(dict[str, Labels]):
+    """Masks in which there are new instances.
+
+    Parameters
+    ----------
+    masks : mapping kind -> ndarray (H, W) int32
+    copies : Origins
+        New instances that are made of ones of this field.
+    pasted : Origins
+        New instances that are made of ones of the other field.
+    """
+
+    def __init__(self, masks: Masks, *, copies: Origins | None = None, pasted: Origins | None = None) -> None:
+        super().__init__(masks)
+        self.copies: Origins = copies or {}
+        self.pasted: Origins = pasted or {}
 
 
 class MaskOperation(ABC):
@@ -30,7 +50,8 @@ class MaskOperation(ABC):
     A pure function of its arguments: it draws from `rng` alone, changes no array that it is given, and gives
     back every kind of mask, (H, W) int32 at the size that came. A cell and the nuclei in it are treated as
     one (`msdm_kit.plugins.mask_operations.units`): a nucleus that lay in its cell lies in it afterwards, and
-    where both had one label, both have one label.
+    where both had one label, both have one label. An instance keeps its label; a new one has a label that
+    none had, and `Grown` says what it was made of, so that it has the class of that.
     """
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
@@ -54,4 +75,5 @@ class MaskOperation(ABC):
         Returns
         -------
         mapping kind -> ndarray (H, W) int32
+            A `Grown`, where there are new instances.
         """

@@ -4,8 +4,8 @@ import numpy as np
 from pydantic import Field
 
 from ...core.conditioning import PluginConfig
-from .base import MaskOperation, Masks
-from .units import cut_out, erase, layers, units
+from .base import MaskOperation
+from .units import Masks, cut_out, erase, layers, units
 
 
 class DropInstancesConfig(PluginConfig):

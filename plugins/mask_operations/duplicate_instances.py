@@ -4,10 +4,10 @@ import numpy as np
 from pydantic import Field
 
 from ...core.conditioning import PluginConfig
-from .base import MaskOperation, Masks
+from .base import Grown, MaskOperation
 from .forms import turned
 from .space import Space
-from .units import Stamp, cut_out, layers, paste, renumbered, taken, touches_border, units, used_labels
+from .units import Masks, Stamp, cut_out, layers, paste, renumbered, taken, touches_border, units, used_labels
 
 
 class DuplicateInstancesConfig(PluginConfig):
@@ -31,6 +31,7 @@ class DuplicateInstances(MaskOperation):
     def apply(self, masks: Masks, rng: np.random.Generator, other: Masks | None = None) -> Masks:
         work = {kind: labels.copy() for kind, labels in masks.items()}
         used = used_labels(masks)
+        made: dict[str, dict[int, int]] = {kind: {} for kind in masks}
         for kinds in layers(masks):
             found = units(masks, kinds)
             whole = [unit for unit in found if not touches_border(unit, masks[kinds[0]].shape)]
@@ -42,5 +43,8 @@ class DuplicateInstances(MaskOperation):
                 place = space.find(stamp.footprint, rng)
                 if place is not None:
                     space.set(stamp.footprint, *place)
-                    paste(work, renumbered(Stamp(stamp.masks, *place), used))
-        return work
+                    fresh, origins = renumbered(Stamp(stamp.masks, *place), used)
+                    paste(work, fresh)
+                    for kind in fresh.masks:
+                        made[kind].update(origins)
+        return Grown(work, copies=made)

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from ...core.conditioning import PluginConfig
 from ...core.sample import Labels
-from .base import MaskOperation, Masks
-from .units import in_one_piece, largest_piece, layers
+from .base import MaskOperation
+from .units import Masks, in_one_piece, largest_piece, layers
 
 _HALVINGS = 6
 

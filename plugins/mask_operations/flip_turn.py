@@ -4,7 +4,8 @@ import numpy as np
 from pydantic import Field
 
 from ...core.conditioning import PluginConfig
-from .base import MaskOperation, Masks
+from .base import MaskOperation
+from .units import Masks
 
 
 class FlipTurnConfig(PluginConfig):

@@ -5,9 +5,9 @@ from pydantic import Field
 
 from ...core.conditioning import PluginConfig
 from ...core.errors import MsdmError
-from .base import MaskOperation, Masks
+from .base import Grown, MaskOperation
 from .space import Space
-from .units import Stamp, cut_out, layers, paste, renumbered, taken, touches_border, units, used_labels
+from .units import Masks, Stamp, cut_out, layers, paste, renumbered, taken, touches_border, units, used_labels
 
 
 class MixConfig(PluginConfig):
@@ -37,6 +37,7 @@ class Mix(MaskOperation):
             raise MsdmError("mix needs the masks of another field; give it a data set of at least two fields")
         work = {kind: labels.copy() for kind, labels in masks.items()}
         used = used_labels(masks)
+        pasted: dict[str, dict[int, int]] = {kind: {} for kind in masks}
         for kinds in layers(masks):
             if any(kind not in other or other[kind].shape != masks[kind].shape for kind in kinds):
                 raise MsdmError(
@@ -57,5 +58,8 @@ class Mix(MaskOperation):
                     place = space.find(stamp.footprint, rng) if self.config.anywhere and not cut else None
                 if place is not None:
                     space.set(stamp.footprint, *place)
-                    paste(work, renumbered(Stamp(stamp.masks, *place), used))
-        return work
+                    fresh, origins = renumbered(Stamp(stamp.masks, *place), used)
+                    paste(work, fresh)
+                    for kind in fresh.masks:
+                        pasted[kind].update(origins)
+        return Grown(work, pasted=pasted)

@@ -4,9 +4,9 @@ import numpy as np
 from pydantic import Field
 
 from ...core.conditioning import PluginConfig
-from .base import MaskOperation, Masks
+from .base import MaskOperation
 from .space import Space
-from .units import Stamp, cut_out, erase, layers, paste, taken, touches_border, units
+from .units import Masks, Stamp, cut_out, erase, layers, paste, taken, touches_border, units
 
 
 class MoveInstancesConfig(PluginConfig):

@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from ...core.conditioning import PluginConfig
 from ...core.sample import Labels
-from .base import MaskOperation, Masks
+from .base import MaskOperation
 from .forms import resampled
-from .units import Stamp, cut_out, erase, layers, mended, paste, units
+from .units import Masks, Stamp, cut_out, erase, layers, mended, paste, units
 
 
 class ScaleInstancesConfig(PluginConfig):

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.sample import Labels
-from .base import Masks
 
+Masks = Mapping[str, Labels]
+"""By kind, (H, W) int32 each."""
 NESTED = ("cell", "nucleus")
 """Kinds that share a layer, the outer one first."""
 _WHOLE = np.ones((3, 3), bool)
@@ -132,8 +133,8 @@ def touches_border(unit: Unit, size: tuple[int, int]) -> bool:
     return any(s.start == 0 or s.stop == n for s, n in zip(unit.box, size, strict=True))
 
 
-def renumbered(stamp: Stamp, used: set[int]) -> Stamp:
-    """The unit with the lowest labels that are not in `used`, which takes them in.
+def renumbered(stamp: Stamp, used: set[int]) -> tuple[Stamp, dict[int, int]]:
+    """The unit with the lowest labels that are not in `used`, which takes them in; and the old by the new.
 
     A label that several kinds share stays shared.
     """
@@ -151,7 +152,7 @@ def renumbered(stamp: Stamp, used: set[int]) -> Stamp:
         for k, label in new.items():
             fresh[piece == k] = label
         pieces[kind] = fresh
-    return Stamp(pieces, stamp.top, stamp.left)
+    return Stamp(pieces, stamp.top, stamp.left), {label: k for k, label in new.items()}
 
 
 def used_labels(masks: Masks) -> set[int]:

@@ -60,6 +60,38 @@ def test_operations_change_the_masks_that_are_written_and_are_recorded(msdm, dat
     assert row["mask_operations"] == "", "nothing was done to this one"
 
 
+def test_operations_of_the_recipe_go_with_the_run(msdm, data, recipe, tmp_path):
+    run, words = tmp_path / "run", "sample.mask_operations=[{type: drop_instances, fraction: 0.5}]"
+    flags = ("--set", "train.steps=1", "--set", words)
+    assert msdm("train", recipe, "--data", data, "--out", run, *flags).code == 0
+
+    def done(name, *flags):
+        out = tmp_path / name
+        words = ("--split", "val", "--n", "1", "--steps", "1", *flags)
+        assert msdm("sample", run, "--data", data, "--out", out, *words).code == 0
+        (row,) = FieldDataset(out, masks=["nucleus"]).rows
+        assert "mask_operations" not in json.loads(row["sampling"]), "they have a column of their own"
+        record = row.get("mask_operations", "")
+        return [step["type"] for step in json.loads(record)["operations"]] if record else []
+
+    assert done("recipe") == ["drop_instances"]
+    assert done("flag", "--mask-op", "flip_turn") == ["flip_turn"]
+    assert done("none", "--mask-op", "none") == []
+    sweep = ("--solver-sweep", "--solver", "heun", "--n", "1", "--split", "val")
+    outcome = msdm("sample", run, "--data", data, "--out", tmp_path / "sweep", *sweep, "--mask-op", "mix")
+    assert outcome.code == 2
+    assert "no other field has the size of" in outcome.err
+
+
+def test_a_recipe_without_operations_again(msdm, data, recipe, tmp_path):
+    words = "sample: {steps: 2, mask_operations: [{type: flip_trun}]}"
+    recipe.write_text(recipe.read_text().replace("sample: {steps: 2}", words))
+    outcome = msdm("train", recipe, "--data", data, "--out", tmp_path / "run", "--set", "train.steps=1")
+    refuses(outcome, "sample.mask_operations.0.type: no mask_operation 'flip_trun'; did you mean")
+    flags = ("--set", "train.steps=1", "--set", "sample.mask_operations=[]")
+    assert msdm("train", recipe, "--data", data, "--out", tmp_path / "run", *flags).code == 0
+
+
 def test_mix_names_the_other_field(msdm, data, run, tmp_path):
     flags = "--n 2 --split val --steps 1 --mask-op mix:fraction=0.5"
     out = tmp_path / "out"

@@ -1,12 +1,12 @@
-"""`instances.csv` as it is exported from: an index of it, so that a set of any size fits into memory."""
+"""An index of `instances.csv`: classes are read field by field, so that memory does not grow with them."""
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from ...core.errors import MsdmError
-from ..instances import COLUMNS, INSTANCES
+from ..core.errors import MsdmError
+from .instances import COLUMNS, INSTANCES
 
 Spans = tuple[tuple[int, int], ...]
 """Where the rows of a field lie in the file: first byte, and the byte after the last."""
@@ -77,9 +77,29 @@ def classes_at(root: Path, spans: Spans) -> dict[str, dict[int, str]]:
     return found
 
 
-def renumbered(classes: Mapping[int, str], labels: Iterable[int]) -> dict[int, str]:
-    """Classes by the place of each label, from 1, in the sorted labels of a mask."""
-    return {k: classes[label] for k, label in enumerate(labels, 1) if label in classes}
+class InstanceIndex:
+    """Classes of the instances of some fields, read from the file when they are asked for.
+
+    Parameters
+    ----------
+    root : Path
+        A data folder.
+    ids : iterable of str
+        Fields.
+
+    Raises
+    ------
+    MsdmError
+        `instances.csv` is damaged.
+    """
+
+    def __init__(self, root: Path, ids: Iterable[str]) -> None:
+        self._root = root
+        self._spans, _ = index_instances(root, ids, ())
+
+    def of(self, id: str) -> dict[str, dict[int, str]]:
+        """The classes of a field by kind and label; empty where it has none."""
+        return classes_at(self._root, self._spans.get(id, ()))
 
 
 class _Lines:
