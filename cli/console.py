@@ -33,6 +33,17 @@ def plain_table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
     return table
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things, named in the singular.
+
+    Examples
+    --------
+    >>> counted(1, "field"), counted(0, "field")
+    ('1 field', '0 fields')
+    """
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def printable(text: str) -> str:
     """Text from a user's file without control characters, which a terminal would obey."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

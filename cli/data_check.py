@@ -46,7 +46,7 @@ def check(
     from ..plugins.data import data_folder
     from ..plugins.new_folder import check_new
     from ..plugins.repairing import LOG, repair
-    from .console import output, say
+    from .console import counted, output, say
     from .data_progress import DataProgress
 
     console = output()
@@ -65,7 +65,7 @@ def check(
         for what, count in sorted(done.changes.items()):
             say(console, f"{what}: {count}")
         left = f", {done.left_out} left out" if done.left_out else ""
-        say(console, f"wrote {done.fields} fields{left} to {fix}; every change is in {fix / LOG}")
+        say(console, f"wrote {counted(done.fields, 'field')}{left} to {fix}; every change is in {fix / LOG}")
         with DataProgress(console, "checking the copy") as progress:
             report = examine(fix, speck=speck, workers=workers, on_progress=progress)
         say(console, f"the copy has {_sum(report)}" + ("; check it for the list" if report.errors else ""))
@@ -76,7 +76,7 @@ def check(
 def _print(console: "Console", report: "Report") -> None:
     from ..plugins.checking import SHOWN
     from ..plugins.checks.finding import KINDS
-    from .console import plain_table, printable, say
+    from .console import counted, plain_table, printable, say
 
     for kind in report.kinds:
         about, count = KINDS[kind], report.counts[kind]
@@ -90,12 +90,12 @@ def _print(console: "Console", report: "Report") -> None:
         console.print(table)
         if count > SHOWN:
             say(console, f"  and {count - SHOWN} more: see --json")
-    fields = "1 field" if report.fields == 1 else f"{report.fields} fields"
-    say(console, f"{fields}: {_sum(report)}")
+    say(console, f"{counted(report.fields, 'field')}: {_sum(report)}")
 
 
 def _sum(report: "Report") -> str:
+    from .console import counted
+
     if not report.counts:
         return "nothing is wrong"
-    errors = "1 error" if report.errors == 1 else f"{report.errors} errors"
-    return f"{errors}, {'1 warning' if report.warnings == 1 else f'{report.warnings} warnings'}"
+    return f"{counted(report.errors, 'error')}, {counted(report.warnings, 'warning')}"

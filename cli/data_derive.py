@@ -38,7 +38,7 @@ def derive_cells(
     """
     from ..plugins.data import data_folder
     from ..plugins.derive_cells import derive_cells as derive
-    from .console import output, say
+    from .console import counted, output, say
     from .data_progress import DataProgress
 
     console = output()
@@ -46,5 +46,5 @@ def derive_cells(
         done = derive(data_folder(folder), out, distance=distance, workers=workers, on_progress=progress)
     low, high = done.distances
     reach = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-    fields = "1 field" if done.fields == 1 else f"{done.fields} fields"
+    fields = counted(done.fields, "field")
     say(console, f"{fields} with {done.cells} cells, {reach} pixels beyond their nuclei, in {done.folder}")

@@ -40,7 +40,7 @@ def export(
     from ..plugins.data import data_folder
     from ..plugins.exporting import Planned, export_data
     from ..plugins.importing import Transferred
-    from .console import output, say
+    from .console import counted, output, say
     from .data_progress import DataProgress
 
     console = output()
@@ -67,5 +67,5 @@ def export(
         say(console, f"note: {note}")
     counts = ", ".join(f"{n} of kind {kind}" for kind, n in sorted(done.instances.items()))
     classes = f", of {done.classes} classes" if done.classes else ""
-    fields = f"{done.fields} field{'s' if done.fields != 1 else ''}"
+    fields = counted(done.fields, "field")
     say(console, f"{fields} with {counts}{classes}, in {done.folder} for {done.format}")

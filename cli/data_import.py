@@ -47,7 +47,7 @@ def import_(
     The format is recognised. OUT appears when it is complete.
     """
     from ..plugins.importing import import_data
-    from .console import output, say
+    from .console import counted, output, say
     from .data_progress import DataProgress
 
     console = output()
@@ -57,7 +57,7 @@ def import_(
             from ..plugins.importing import Detected, Transferred
 
             if isinstance(event, Detected):
-                say(console, f"{source}: {_fields(event.fields)} of format {event.format}")
+                say(console, f"{source}: {counted(event.fields, 'field')} of format {event.format}")
                 progress(0, event.fields)
             elif isinstance(event, Transferred):
                 progress(event.done, event.total)
@@ -79,8 +79,4 @@ def import_(
         say(console, f"note: {note}")
     counts = ", ".join(f"{n} of kind {name}" for name, (_, n) in sorted(done.instances.items()))
     classes = f", of {len(done.classes)} classes" if done.classes else ""
-    say(console, f"{_fields(done.fields)} with {counts}{classes}, in {done.folder}")
-
-
-def _fields(count: int) -> str:
-    return f"{count} field" if count == 1 else f"{count} fields"
+    say(console, f"{counted(done.fields, 'field')} with {counts}{classes}, in {done.folder}")

@@ -4,10 +4,10 @@ import time
 
 from rich.console import Console
 
-from .progress import Pace, _Shown, duration
+from .progress import ProgressDisplay, duration
 
 
-class DataProgress(_Shown):
+class DataProgress(ProgressDisplay):
     """Called with (done, total), first with (0, total); a context manager.
 
     Parameters
@@ -15,25 +15,26 @@ class DataProgress(_Shown):
     console : Console
     what : str
         What is done, such as ``importing``.
+    unit : str
+        What is counted.
     """
 
-    def __init__(self, console: Console, what: str) -> None:
+    def __init__(self, console: Console, what: str, unit: str = "fields") -> None:
         super().__init__(console)
         self._what = what
-        self._pace: Pace | None = None
+        self._unit = unit
 
     def __enter__(self) -> "DataProgress":
         super().__enter__()
         return self
 
     def __call__(self, done: int, total: int) -> None:
-        if self._pace is None:
-            self._pace = Pace(total, 200)
+        if self._task is None:
             self._last = time.monotonic()  # nothing to say of what takes no time
-            self._begin(self._what, total)
-        self._pace.reached(done)
+            self._begin(self._what, total, done)
+        else:
+            self._pace.reached(done)
         rate = self._pace.rate
-        text = (
-            f"{'?' if rate is None else f'{rate:.1f}'} fields/s  remaining {duration(self._pace.remaining)}"
-        )
+        speed = "?" if rate is None else f"{rate:.1f}"
+        text = f"{speed} {self._unit}/s  remaining {duration(self._pace.remaining)}"
         self._show(done, text, f"{self._what} {done}/{total}")

@@ -103,6 +103,8 @@ def synthesise(
 def _lines(done: "Synthesised") -> list[str]:
     import numpy as np
 
+    from .console import counted
+
     fields = len(done.eccentricity)
     lines = []
     if done.short:
@@ -110,8 +112,7 @@ def _lines(done: "Synthesised") -> list[str]:
             f"note: {done.asked - done.placed} of {done.asked} did not fit, in {len(done.short)} of {fields} "
             f"fields; ask for a lower density"
         )
-    count = f"{fields} field" if fields == 1 else f"{fields} fields"
-    lines.append(f"{count} with {done.placed} of kind {done.kind}, in {done.folder}")
+    lines.append(f"{counted(fields, 'field')} with {done.placed} of kind {done.kind}, in {done.folder}")
     lines.append(
         f"measured: {done.density:.0f} per megapixel, mean eccentricity {np.mean(done.eccentricity):.3f}, "
         f"mean area {np.mean(done.area):.0f} pixels"

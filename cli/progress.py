@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from .console import say
+from .console import counted, say
 
 if TYPE_CHECKING:
     from ..core.optimise import StepReport
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LINE_EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
+WINDOW = 200
+"""Steps that a pace looks back on, where nothing else is said."""
 SMOOTHING = 0.98
 """Weight of the past in the smoothed loss."""
 
@@ -75,11 +77,17 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class _Shown:
-    """A bar with a text, or lines with the same text."""
+class ProgressDisplay:
+    """A bar with a text on a terminal, lines with the same text elsewhere; a context manager.
+
+    Parameters
+    ----------
+    console : Console
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self._pace = Pace(0, 1)
         self._task: TaskID | None = None
         self._last = -LINE_EVERY
         columns = (
@@ -90,7 +98,7 @@ class _Shown:
         )
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
-    def __enter__(self) -> "_Shown":
+    def __enter__(self) -> "ProgressDisplay":
         self._bar.start()
         return self
 
@@ -99,10 +107,17 @@ class _Shown:
     ) -> None:
         self._bar.stop()
 
-    def _begin(self, what: str, total: int, done: int = 0) -> None:
+    def _begin(self, what: str, total: int, done: int = 0, window: int = WINDOW) -> None:
+        """Start a bar and its pace, in the place of those before."""
+        self._pace = Pace(total, window)
+        self._pace.reached(done)
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(what, total=total, completed=done, text="")
+
+    @property
+    def _times(self) -> str:
+        return f"elapsed {duration(self._pace.elapsed)}  remaining {duration(self._pace.remaining)}"
 
     def _show(self, done: int, text: str, line: str, *, now: bool = False) -> None:
         """Move the bar; without a terminal print `line`, where the last one is long ago or `now`."""
@@ -113,7 +128,7 @@ class _Shown:
             say(self.console, f"{line}  {text}")
 
 
-class TrainingProgress(_Shown):
+class TrainingProgress(ProgressDisplay):
     """A listener of `train`; a context manager.
 
     Parameters
@@ -127,7 +142,6 @@ class TrainingProgress(_Shown):
         super().__init__(console)
         self._window = max(50, section.validate_every, section.preview_every, section.save_every)
         self._images = section.batch * section.accumulate
-        self._pace = Pace(0, 1)
         self._loss = self._weight = 0.0
 
     def __enter__(self) -> "TrainingProgress":
@@ -163,9 +177,7 @@ class TrainingProgress(_Shown):
             f"{event.parameters:,} parameters, {event.fields} training fields, {event.total} steps{so_far}, "
             f"on {event.device}",
         )
-        self._pace = Pace(event.total, self._window)
-        self._pace.reached(event.done)
-        self._begin("training", event.total, event.done)
+        self._begin("training", event.total, event.done, self._window)
 
     def _step(self, report: "StepReport") -> None:
         self._pace.reached(report.step)
@@ -173,15 +185,12 @@ class TrainingProgress(_Shown):
         self._weight = SMOOTHING * self._weight + 1 - SMOOTHING
         rate = self._pace.rate
         speed = "?" if rate is None else f"{rate * self._images:.1f}"
-        text = (
-            f"loss {self._loss / self._weight:.4f}  {speed} images/s  "
-            f"elapsed {duration(self._pace.elapsed)}  remaining {duration(self._pace.remaining)}"
-        )
+        text = f"loss {self._loss / self._weight:.4f}  {speed} images/s  {self._times}"
         last = report.step == self._pace.total
         self._show(report.step, text, f"step {report.step}/{self._pace.total}", now=last)
 
 
-class SamplingProgress(_Shown):
+class SamplingProgress(ProgressDisplay):
     """A listener of `paint`; a context manager.
 
     Attributes
@@ -192,7 +201,6 @@ class SamplingProgress(_Shown):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._pace = Pace(0, 1)
         self._done = self._evaluations = self.pairs = self.rejected = self.fields = self._settled = 0
 
     def __enter__(self) -> "SamplingProgress":
@@ -204,17 +212,13 @@ class SamplingProgress(_Shown):
 
         if isinstance(event, painting.Planned):
             self.fields = event.fields
-            what = "field" if event.fields == 1 else "fields"
-            say(
-                self.console, f"painting {event.fields} {what} in {event.steps} steps each, on {event.device}"
-            )
+            fields = counted(event.fields, "field")
+            say(self.console, f"painting {fields} in {event.steps} steps each, on {event.device}")
             if event.seen:
                 say(self.console, f"note: {event.seen} of them are of the training split")
             for note in event.notes:
                 say(self.console, f"note: {note}")
             self._evaluations = event.evaluations
-            self._pace = Pace(event.fields * event.evaluations, 200)
-            self._pace.reached(0)
             self._begin("painting", event.fields * event.evaluations)
             return
         if isinstance(event, painting.Stepped):
@@ -223,10 +227,7 @@ class SamplingProgress(_Shown):
         else:
             self._painted(event)
         rejected = f"  {self.rejected} rejected" if self.rejected else ""
-        text = (
-            f"{self.pairs}/{self.fields} pairs{rejected}  elapsed {duration(self._pace.elapsed)}  "
-            f"remaining {duration(self._pace.remaining)}"
-        )
+        text = f"{self.pairs}/{self.fields} pairs{rejected}  {self._times}"
         last = self._settled == self.fields
         self._show(self._done, text, f"evaluation {self._done}/{self._pace.total}", now=last)
 
@@ -240,12 +241,11 @@ class SamplingProgress(_Shown):
                 self._bar.update(self._task, total=self._pace.total)
 
 
-class SweepProgress(_Shown):
+class SweepProgress(ProgressDisplay):
     """A listener of `sweep`; a context manager."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._pace = Pace(0, 1)
         self._done = self.tried = self.trials = 0
 
     def __enter__(self) -> "SweepProgress":
@@ -257,14 +257,12 @@ class SweepProgress(_Shown):
 
         if isinstance(event, sweep.SweepPlanned):
             self.trials = event.trials
-            what = "field" if event.fields == 1 else "fields"
+            fields = counted(event.fields, "field")
             say(
                 self.console,
-                f"trying {event.trials} combinations of solver, spacing and steps on {event.fields} {what}, "
+                f"trying {event.trials} combinations of solver, spacing and steps on {fields}, "
                 f"{event.evaluations} evaluations in all, on {event.device}",
             )
-            self._pace = Pace(event.evaluations, 200)
-            self._pace.reached(0)
             self._begin("solver sweep", event.evaluations)
             return
         if isinstance(event, painting.Stepped):
@@ -272,9 +270,6 @@ class SweepProgress(_Shown):
             self._pace.reached(self._done)
         else:
             self.tried += 1
-        text = (
-            f"{self.tried}/{self.trials} tried  elapsed {duration(self._pace.elapsed)}  "
-            f"remaining {duration(self._pace.remaining)}"
-        )
+        text = f"{self.tried}/{self.trials} tried  {self._times}"
         last = self.tried == self.trials
         self._show(self._done, text, f"evaluation {self._done}/{self._pace.total}", now=last)

@@ -118,18 +118,14 @@ def check(
     prints: list[Fingerprint] = []
     splits: list[str | None] = []
     assays: list[str] = []
-    if on_progress is not None:
-        on_progress(0, len(rows))
-    reports = ordered_map(partial(check_field, root, kinds, speck), ids, workers)
-    for i, (row, about) in enumerate(zip(rows, reports, strict=True)):
+    reports = ordered_map(partial(check_field, root, kinds, speck), ids, workers, on_progress)
+    for row, about in zip(rows, reports, strict=True):
         found(about.findings)
         if about.print is not None:
             files.append(about.image)
             prints.append(about.print)
             splits.append(row.get("split"))
             assays.append(row.get("assay", ""))
-        if on_progress is not None:
-            on_progress(i + 1, len(rows))
     found(duplicate_findings(files, prints, splits))
     found(stain_findings(files, np.array([p.stain for p in prints]).reshape(-1, len(STAINS)), assays))
     return report

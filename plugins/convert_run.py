@@ -16,6 +16,7 @@ from .build import build_conditioners, build_denoiser
 from .check import check_plugins
 from .convert_sdm import HEAD_CHANNELS, SdmShape, convert, describe, read_state
 from .host import get_host
+from .new_folder import check_new
 from .recipe_files import load_recipe
 from .recipe_schema import one_line
 from .run import Run, run_facts
@@ -73,8 +74,7 @@ def convert_run(
         the folder is not empty; nothing is written then.
     """
     run = Run(Path(out))
-    if run.folder.is_file() or (run.folder.is_dir() and any(run.folder.iterdir())):
-        raise MsdmError(f"{run.folder} is not an empty folder; choose another OUT")
+    check_new(run.folder)
     state = read_state(file)
     shape = describe(state)
     made_of = dict(conditioners or {"morphology": "label_map"})

@@ -107,24 +107,15 @@ def derive_cells(
     if "nucleus" not in kinds:
         raise MsdmError(f"{root} has no nuclei, in {mask_folder('nucleus')}/, to derive cells from")
     check_new(folder, root)
-    total, done = len(rows) * (1 if distance is not None else 2), 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if on_progress is not None:
-            on_progress(done, total)
-
-    if on_progress is not None:
-        on_progress(0, total)
     ids = [row["id"] for row in rows]
+    total = len(ids) * (1 if distance is not None else 2)
     if distance is None:
         column = next((name for name in rows[0] if name.lower() in SLIDES), "id")
         measured: dict[str, list[NDArray[np.float64]]] = {}
-        for row, diameters in zip(rows, ordered_map(partial(_diameters, root), ids, workers), strict=True):
+        found = ordered_map(partial(_diameters, root), ids, workers, _part(on_progress, 0, total))
+        for row, diameters in zip(rows, found, strict=True):
             measured.setdefault(row[column], []).append(diameters)
-            step()
-        by_group = {group: default_distance(np.concatenate(found)) for group, found in measured.items()}
+        by_group = {group: default_distance(np.concatenate(each)) for group, each in measured.items()}
         distances: list[float] = [by_group[row[column]] for row in rows]
     else:
         distances = [distance] * len(rows)
@@ -134,12 +125,11 @@ def derive_cells(
     with new_folder(folder) as temporary:
         with InstanceFile(temporary) as instances:
             jobs = list(zip(ids, distances, strict=True))
-            for id, cells in zip(
-                ids, ordered_map(partial(_derive, root, temporary, others), jobs, workers), strict=True
-            ):
+            derive_one = partial(_derive, root, temporary, others)
+            counts = ordered_map(derive_one, jobs, workers, _part(on_progress, total - len(ids), total))
+            for id, cells in zip(ids, counts, strict=True):
                 count += cells
                 instances.add(id, classes.get(id, {}))
-                step()
         write_manifest(
             temporary / MANIFEST,
             [
@@ -148,6 +138,11 @@ def derive_cells(
             ],
         )
     return Derived(folder, len(rows), count, (min(distances), max(distances)))
+
+
+def _part(on_progress: Progress | None, before: int, total: int) -> Progress | None:
+    """The progress of a part, told as that of the whole."""
+    return None if on_progress is None else lambda done, _: on_progress(before + done, total)
 
 
 def _diameters(root: Path, id: str) -> NDArray[np.float64]:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import MsdmError, did_you_mean
-from ..core.fields import IMAGES, MANIFEST, locate, mask_folder, mask_kinds, read_field, summary
-from ..core.images import SUFFIXES
+from ..core.fields import IMAGES, MANIFEST, has_file, locate, mask_folder, mask_kinds, read_field, summary
 from ..core.manifest import read_manifest, select_split, write_manifest
 from .exporters.base import ExportedField, Exporter, Plan
-from .exporters.classes import Spans, classes_at, index_instances, renumbered
 from .host import Host, get_host
 from .importers.reading import picture_size
 from .importing import Transferred
+from .instance_index import Spans, classes_at, index_instances
 from .new_folder import check_new, new_folder
 from .parallel import ordered_map
 from .selection_file import load_selection
@@ -167,12 +166,7 @@ def _with_masks(
 ) -> tuple[list[dict[str, str]], list[tuple[str, ...]]]:
     """The rows of fields that have a mask of any of the kinds, and which each has; a note on the others."""
     folders = {kind: root / mask_folder(kind) for kind in kinds}
-    there = [
-        tuple(
-            kind for kind, at in folders.items() if any((at / f"{row['id']}{s}").is_file() for s in SUFFIXES)
-        )
-        for row in rows
-    ]
+    there = [tuple(kind for kind, at in folders.items() if has_file(at, row["id"])) for row in rows]
     without = [row["id"] for row, found in zip(rows, there, strict=True) if not found]
     if len(without) == len(rows):
         raise MsdmError(
@@ -247,7 +241,8 @@ def read_exported(
         numbers = np.zeros(len(counts), np.uint16)
         numbers[present] = np.arange(1, len(present) + 1)
         masks[kind] = numbers[mask]
-        classes[kind] = renumbered(named.get(kind, {}), present.tolist())
+        of = named.get(kind, {})
+        classes[kind] = {k: of[label] for k, label in enumerate(present.tolist(), 1) if label in of}
     path = locate(root / IMAGES, row["id"])
     return ExportedField(index, name, raw.image, path, masks, classes, row)
 

@@ -4,12 +4,14 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from typing import TypeVar
 
 from ..core.errors import MsdmError
+from ..core.fields import Progress
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -28,7 +30,10 @@ def default_workers(items: int) -> int:
 
 
 def ordered_map(
-    function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int | None = None
+    function: Callable[[_Item], _Result],
+    items: Sequence[_Item],
+    workers: int | None = None,
+    on_progress: Progress | None = None,
 ) -> Iterator[_Result]:
     """``map(function, items)`` in several processes.
 
@@ -39,6 +44,8 @@ def ordered_map(
     items : sequence
     workers : int or None
         Processes; 1 works in this one, None takes `default_workers`.
+    on_progress : callable (done, total) or None
+        Called first with (0, total), then after each result, when the caller is done with it.
 
     Yields
     ------
@@ -50,6 +57,19 @@ def ordered_map(
         A process died, such as for want of memory. What `function` raises is raised as it is.
     """
     workers = default_workers(len(items)) if workers is None else workers
+    if on_progress is not None:
+        on_progress(0, len(items))
+    # the processes end with this generator, wherever its caller stops
+    with closing(_results(function, items, workers)) as results:
+        for done, result in enumerate(results, 1):
+            yield result
+            if on_progress is not None:
+                on_progress(done, len(items))
+
+
+def _results(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int
+) -> Generator[_Result, None, None]:
     if workers <= 1:
         yield from map(function, items)
         return

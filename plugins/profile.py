@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..core.denoiser import Denoiser
 from ..core.loader import Batch, TrainingStream, make_loader
 from ..core.optimise import Optimiser
 from ..core.precision import native_bf16
@@ -114,8 +115,7 @@ def profile_training(
     splits = open_splits(recipe, data_folder(str(data)), on_progress=on_progress)
     target = pick_device(device)
     meta = meta_denoiser(recipe, rows=splits.train.rows)
-    open_choice = recipe.train.model_copy(update={"checkpointing": "auto"})
-    fits = not choose_checkpointing(meta, recipe.model_copy(update={"train": open_choice}), target).on
+    needless = _checkpoints_needlessly(meta, recipe, target)
     denoiser, notes = place(recipe, new_denoiser(recipe, splits.train), target)
     drop = {name: entry.drop for name, entry in recipe.conditioners.items()}
     optimiser = Optimiser(denoiser, recipe.train, total=total_steps(recipe, len(splits.train)), drop=drop)
@@ -138,17 +138,17 @@ def profile_training(
         notes=(*splits.notes, *notes),
     )
     slow = recipe.train.precision == "fp32" and native_bf16(target)
-    return replace(found, advice=tuple(advise(found, fits=fits, bf16_would_do=slow, cores=cores())))
+    return replace(found, advice=tuple(advise(found, needless=needless, bf16_would_do=slow, cores=cores())))
 
 
-def advise(profile: StepProfile, *, fits: bool, bf16_would_do: bool, cores: int) -> list[str]:
+def advise(profile: StepProfile, *, needless: bool, bf16_would_do: bool, cores: int) -> list[str]:
     """What the numbers say should be changed; one line each, at least one.
 
     Parameters
     ----------
     profile : StepProfile
-    fits : bool
-        Whether the memory would do without checkpointing.
+    needless : bool
+        Checkpointing is on, and the memory would do without.
     bf16_would_do : bool
         Training is in fp32, and the device computes bf16 itself.
     cores : int
@@ -169,7 +169,7 @@ def advise(profile: StepProfile, *, fits: bool, bf16_would_do: bool, cores: int)
     if recomputed > 0.05:
         cure = (
             "memory would do without: set train.checkpointing=auto"
-            if fits
+            if needless
             else "halving train.batch and doubling train.accumulate may do without"
         )
         lines.append(f"checkpointing costs {recomputed:.0%} of the step: {cure}")
@@ -181,6 +181,14 @@ def advise(profile: StepProfile, *, fits: bool, bf16_would_do: bool, cores: int)
         most_of = max(profile.parts, key=lambda part: profile.parts[part])
         lines.append(f"nothing stands out: most is '{most_of}', {profile.share(most_of):.0%} of the step")
     return lines
+
+
+def _checkpoints_needlessly(meta: Denoiser, recipe: Recipe, device: torch.device) -> bool:
+    """Whether the recipe turns checkpointing on where `auto` would not."""
+    if recipe.train.checkpointing is not True:
+        return False
+    open_choice = recipe.train.model_copy(update={"checkpointing": "auto"})
+    return not choose_checkpointing(meta, recipe.model_copy(update={"train": open_choice}), device).on
 
 
 def _time_crops(stream: TrainingStream) -> dict[str, float]:

@@ -77,26 +77,23 @@ def repair(
     classes = read_instances(root)
     done = Repair(folder)
     kept = []
-    if on_progress is not None:
-        on_progress(0, len(rows))
     jobs = [row["id"] for row in rows]
     with new_folder(folder) as temporary:
-        results = ordered_map(partial(repair_field, root, temporary, kinds, speck), jobs, workers)
+        repair_one = partial(repair_field, root, temporary, kinds, speck)
+        results = ordered_map(repair_one, jobs, workers, on_progress)
         with (
             InstanceFile(temporary) as instances,
             open(temporary / LOG, "w", encoding="utf-8", newline="") as handle,
         ):
             log = csv.writer(handle, lineterminator="\n")
             log.writerow(COLUMNS)
-            for i, (row, result) in enumerate(zip(rows, results, strict=True)):
+            for row, result in zip(rows, results, strict=True):
                 for change in result.changes:
                     done.changes[change.change] += 1
                     log.writerow((row["id"], change.file, change.instance, change.change, change.value))
                 if result.kept:
                     kept.append(row)
                     instances.add(row["id"], _classes(classes.get(row["id"], {}), result))
-                if on_progress is not None:
-                    on_progress(i + 1, len(rows))
         if not kept:
             raise MsdmError(f"no field of {root} can be repaired; see what msdm-kit data check finds")
         write_manifest(temporary / MANIFEST, kept)

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import MsdmError, did_you_mean
-from ..core.fields import Progress, mask_folder
-from ..core.images import SUFFIXES
+from ..core.fields import Progress, has_file, mask_folder
 from .checking import open_data
 from .parallel import ordered_map
 from .properties import Field, FieldProperty, Values
@@ -124,15 +123,11 @@ def statistics(
     if group is not None and group not in rows[0]:
         raise MsdmError(f"no column {group!r} in the manifest; {did_you_mean(group, rows[0])}")
     groups: dict[str, GroupStatistics] = {}
-    if on_progress is not None:
-        on_progress(0, len(rows))
     ids = [row["id"] for row in rows]
-    measured = ordered_map(partial(_measure, root, kinds), ids, workers)
-    for i, (row, found) in enumerate(zip(rows, measured, strict=True)):
+    measured = ordered_map(partial(_measure, root, kinds), ids, workers, on_progress)
+    for row, found in zip(rows, measured, strict=True):
         name = EVERY if group is None else row[group].strip() or NONE
         _add(groups.setdefault(name, GroupStatistics()), row["id"], found)
-        if on_progress is not None:
-            on_progress(i + 1, len(rows))
     largest = dict(sorted(groups.items(), key=lambda item: (-len(item[1].ids), item[0])))
     return Statistics(root, group, kinds, largest)
 
@@ -151,18 +146,13 @@ def _measure(root: Path, kinds: Sequence[str], id: str) -> _Measured:
     instances: dict[str, dict[str, Values]] = {}
     density: dict[str, float] = {}
     for kind in kinds:
-        if not has_mask(root, kind, id):
+        if not has_file(root / mask_folder(kind), id):
             continue
         instances[kind] = {name: asked.instances(kind, name) for name in INSTANCE}
         density[kind] = asked.number(FieldProperty("density", (kind,)))
     both = {"cell", "nucleus"} <= instances.keys()
     ratio = asked.number(FieldProperty("ratio", ("nucleus", "cell"))) if both else float("nan")
     return _Measured(instances, density, ratio)
-
-
-def has_mask(root: Path, kind: str, id: str) -> bool:
-    """Whether a field has a mask file of a kind."""
-    return any((root / mask_folder(kind) / f"{id}{suffix}").is_file() for suffix in SUFFIXES)
 
 
 def _add(group: GroupStatistics, id: str, found: _Measured) -> None:

@@ -1,13 +1,10 @@
 """CoNSeP and sets in its layout: `Images/x.png`, `Labels/x.mat` (Graham et al. 2019, arXiv 1812.06499)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
-from .base import Content, ForeignField, Importer
-from .hovernet_output import is_output, type_names
-from .matlab import read_mat
-from .reading import read_picture
+from .base import ForeignField, Importer
+from .hovernet_output import is_output, read_matrix, type_names
 from .source import Source
 
 
@@ -26,11 +23,5 @@ class CoNSeP(Importer):
         for path in source.files(".mat"):
             if not is_output(path):
                 names = type_names(source, path)
-                read = partial(_read, path, source.find_image(path, path.stem), names, source.kind)
+                read = partial(read_matrix, path, source.find_image(path, path.stem), names, source.kind)
                 yield ForeignField(path.stem, source.relative(path), read)
-
-
-def _read(path: Path, image: Path | None, names: Mapping[int, str], kind: str) -> Content:
-    labels, types = read_mat(path)
-    classes = {kind: {label: names.get(number, str(number)) for label, number in types.items()}}
-    return Content(read_picture(image) if image else None, {kind: labels}, classes)

@@ -101,13 +101,7 @@ def _coded(path: Path, source: Source) -> Iterator[ForeignField]:
             f"{path} is no CSV that can be read ({error}); it must be UTF-8 with commas"
         ) from None
     for id, rows in codes.items():
-        image = source.find_image(path, id)
-        if image is None:
-            raise MsdmError(
-                f"{path} does not say how large the picture {id} is, and none lies beside it; name the "
-                "folder of "
-                f"pictures with --images"
-            )
+        image = source.need_image(path, id)
         yield ForeignField(
             id, source.relative(path), partial(_read_codes, path, id, rows, image, source.kind)
         )

@@ -42,29 +42,36 @@ class HoVerNetOutput(Importer):
         done = {(path.parent.parent, path.stem) for path in matrices}
         for path in matrices:
             names = type_names(source, path)
-            read = partial(_read_mat, path, source.find_image(path, path.stem), names, source.kind)
+            read = partial(read_matrix, path, source.find_image(path, path.stem), names, source.kind)
             yield ForeignField(path.stem, source.relative(path), read)
         for path in source.files(".json"):
             if b'"nuc"' in head(path) and (path.parent.parent, path.stem) not in done:
                 names = type_names(source, path)
-                read = partial(_read_json, path, source.find_image(path, path.stem), names, source.kind)
+                read = partial(_read_json, path, source.need_image(path, path.stem), names, source.kind)
                 yield ForeignField(path.stem, source.relative(path), read)
 
 
-def _read_mat(path: Path, image: Path | None, names: Mapping[int, str], kind: str) -> Content:
+def read_matrix(path: Path, image: Path | None, names: Mapping[int, str], kind: str) -> Content:
+    """The content of a .mat, which CoNSeP's ground truth has in common with the output.
+
+    Parameters
+    ----------
+    path : Path
+    image : Path or None
+    names : mapping int -> str
+        Classes by type; a type that is not in it is called by its number.
+    kind : str
+        Mask kind of the instances.
+    """
     labels, types = read_mat(path)
     classes = {kind: {label: names.get(number, str(number)) for label, number in types.items()}}
     return Content(read_picture(image) if image else None, {kind: labels}, classes)
 
 
-def _read_json(path: Path, image: Path | None, names: Mapping[int, str], kind: str) -> Content:
+def _read_json(path: Path, image: Path, names: Mapping[int, str], kind: str) -> Content:
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("nuc"), dict):
         raise MsdmError(f"{path} has no object nuc; it is not of HoVer-Net")
-    if image is None:
-        raise MsdmError(
-            f"{path} does not say how large its picture is; name the folder of pictures with --images"
-        )
     canvas = Canvas(picture_size(image), str(path))
     for key, nucleus in content["nuc"].items():
         label, points, number = _nucleus(key, nucleus, path)

@@ -35,13 +35,7 @@ class MoNuSeg(Importer):
     def fields(self, source: Source) -> Iterator[ForeignField]:
         for path in source.files(".xml"):
             if _is_imagescope(path):
-                image = source.find_image(path, path.stem)
-                if image is None:
-                    raise MsdmError(
-                        f"{path} does not say how large its picture is, and none is called {path.stem}; "
-                        "name the "
-                        f"folder of pictures with --images"
-                    )
+                image = source.need_image(path, path.stem)
                 yield ForeignField(path.stem, source.relative(path), partial(_read, path, image, source.kind))
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from ...core.fields import IMAGES, MANIFEST, locate, mask_folder, mask_kinds
-from ...core.images import SUFFIXES, read_image, read_labels
+from ...core.fields import IMAGES, MANIFEST, has_file, locate, mask_folder, mask_kinds
+from ...core.images import read_image, read_labels
 from ...core.manifest import read_manifest
 from ..instances import read_instances
 from .base import Content, ForeignField, Importer
@@ -33,6 +33,5 @@ class Native(Importer):
 
 def _read(root: Path, id: str, kinds: Sequence[str], classes: Mapping[str, Mapping[int, str]]) -> Content:
     folders = {kind: root / mask_folder(kind) for kind in kinds}
-    there = {k: f for k, f in folders.items() if any((f / f"{id}{suffix}").is_file() for suffix in SUFFIXES)}
-    masks = {kind: read_labels(locate(folder, id)) for kind, folder in there.items()}
+    masks = {kind: read_labels(locate(at, id)) for kind, at in folders.items() if has_file(at, id)}
     return Content(read_image(locate(root / IMAGES, id)), masks, classes)

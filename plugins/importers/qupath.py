@@ -36,13 +36,7 @@ class QuPath(Importer):
     def fields(self, source: Source) -> Iterator[ForeignField]:
         for path in source.files(".geojson", ".json"):
             if _is_geojson(path):
-                image = source.find_image(path, path.stem, prefix=True)
-                if image is None:
-                    raise MsdmError(
-                        f"{path} does not say how large its picture is, and none of its name lies beside "
-                        "it; name "
-                        f"the folder of pictures with --images"
-                    )
+                image = source.need_image(path, path.stem, prefix=True)
                 yield ForeignField(path.stem, source.relative(path), partial(_read, path, image, source.kind))
 
 

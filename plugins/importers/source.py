@@ -118,10 +118,25 @@ class Source:
         if not found and self.images is not None:
             raise MsdmError(
                 f"{self.images} has no picture of {near.name}: it would be {names[0]}.png, .tif, .jpg or "
-                ".bmp; "
-                f"add it there, or take away that file"
+                f".bmp; add it there, or take away that file"
             )
         return found[0] if found else None
+
+    def need_image(self, near: Path, name: str, prefix: bool = False) -> Path:
+        """As `find_image`, where the annotation is of no use without: the size of the field is the picture's.
+
+        Raises
+        ------
+        MsdmError
+            There is none, or as `find_image` raises.
+        """
+        image = self.find_image(near, name, prefix=prefix)
+        if image is None:
+            raise MsdmError(
+                f"{near} does not say how large its picture is, and none is called {name}; name the folder "
+                f"of pictures with --images"
+            )
+        return image
 
     def inside(self, name: str, folders: Collection[Path]) -> Path | None:
         """The file that a name found in another file stands for.

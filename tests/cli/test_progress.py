@@ -5,6 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
+from msdm_kit.cli import progress as progress_module
+from msdm_kit.cli.data_progress import DataProgress
 from msdm_kit.cli.progress import Pace, SamplingProgress, TrainingProgress, duration
 from msdm_kit.core.optimise import StepReport
 from msdm_kit.core.recipe import TrainSection
@@ -85,3 +87,16 @@ def test_sampling_off_a_terminal():
     assert "painting 2 fields in 3 steps each, on cpu" in text
     assert "note: 1 of them are of the training split" in text
     assert "evaluation 2/6  0/2 pairs" in text
+
+
+def test_fields_per_second_are_said_from_the_second_call_on(monkeypatch):
+    monkeypatch.setattr(progress_module, "LINE_EVERY", 0)
+    console = Console(file=io.StringIO(), force_terminal=False, width=200)
+    with DataProgress(console, "checking") as progress:
+        for done in range(3):
+            progress(done, 4)
+    first, *others = console.file.getvalue().splitlines()
+    assert first == "checking 0/4  ? fields/s  remaining ?"
+    for done, line in enumerate(others, 1):
+        assert line.startswith(f"checking {done}/4  ")
+        assert "?" not in line

@@ -101,6 +101,12 @@ def test_a_folder(data, tmp_path):
         assert np.array_equal(load(tmp_path / "out/cells" / f"{row['id']}.png"), expand(nuclei, 2))
 
 
+def test_progress_counts_fields_that_are_measured_first_twice(data, tmp_path):
+    seen = []
+    derive_cells(data, tmp_path / "out", on_progress=lambda *now: seen.append(now))
+    assert list(dict.fromkeys(seen)) == [(k, 8) for k in range(9)]
+
+
 def test_what_cannot_be_derived(data, tmp_path):
     for distance in (0, -1, float("nan"), float("inf")):
         with pytest.raises(MsdmError, match="grows no cells"):

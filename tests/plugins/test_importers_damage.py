@@ -266,6 +266,17 @@ def test_json_of_hovernet_that_is_wrong(tmp_path, refuses, content, says):
     refuses("a.json", says)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("json/a.json", json.dumps(hovernet())), ("a.xml", "<Annotations/>"), ("a.geojson", '{"features": []}')],
+)
+def test_outlines_say_no_size(tmp_path, refuses, name, content):
+    path = tmp_path / "set" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    refuses(path.name, "none is called a; name the folder of pictures with --images")
+
+
 def test_bowl_folders_and_codes_that_are_wrong(tmp_path, refuses):
     picture(tmp_path / "set/a/images/a.png")
     picture(tmp_path / "set/a/masks/1.png", 9, 12, "L")
