@@ -98,6 +98,7 @@ def train(
 
 
 def _train(recipe: "Recipe", data: str, out: Path, resume: bool, device: str | None, again: str) -> None:
+    from ..plugins.report.train_report import write_train_report
     from ..plugins.training import Interrupted
     from ..plugins.training import train as train_recipe
     from .console import output, say
@@ -113,6 +114,7 @@ def _train(recipe: "Recipe", data: str, out: Path, resume: bool, device: str | N
     painted = shlex.join(
         ["msdm-kit", "sample", str(folder), "--data", data, "--n", "8", "--out", f"{folder}-samples"]
     )
+    say(console, f"report: {write_train_report(folder)}")
     say(console, f"the run is in {folder}; paint with: {painted}")
 
 
