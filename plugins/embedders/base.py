@@ -15,6 +15,9 @@ from ...core.sample import Image
 class Embedder(ABC):
     """Features of images, for comparing sets of them.
 
+    It sees images and no masks: the masks of a painted field are those that it was painted from, and features
+    of them would be those of the real field whatever was painted.
+
     Parameters
     ----------
     config : PluginConfig
@@ -25,6 +28,11 @@ class Embedder(ABC):
     ----------
     is_metric : bool
         Whether distances between its features mean anything. False for a random network, which is for tests.
+    standardise : bool
+        Whether its features have units of their own, so that distances are taken after each is divided by
+        its deviation over the real images.
+    parallel : bool
+        Whether it is plain code of the CPU that can be pickled and run in several processes.
     tile : int or None
         Side of the square tiles that it reads, in pixels; None where it reads a field of any size whole.
     pixel_size : float or None
@@ -33,6 +41,8 @@ class Embedder(ABC):
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
     is_metric: ClassVar[bool] = True
+    standardise: ClassVar[bool] = False
+    parallel: ClassVar[bool] = False
     tile: int | None = None
     pixel_size: float | None = None
 

@@ -78,15 +78,37 @@ def colour_adherence(image: Image, labels: Labels, wanted_mean: Sequence[float])
     MsdmError
         The shapes do not fit, or the image has values that are not finite.
     """
+    return math.fsum(map(abs, colour_shift(image, labels, wanted_mean))) / 3
+
+
+def colour_shift(image: Image, labels: Labels, wanted_mean: Sequence[float]) -> tuple[float, float, float]:
+    """The mean colour of the foreground minus the wanted one.
+
+    Parameters
+    ----------
+    image, labels, wanted_mean
+        As of `colour_adherence`.
+
+    Returns
+    -------
+    tuple of 3 float
+        R, G, B in levels, -255 to 255. NaN where the mask is empty.
+
+    Raises
+    ------
+    MsdmError
+        As `colour_adherence`.
+    """
     if len(wanted_mean) != 3:
         raise MsdmError(
             f"a mean colour is R, G and B, and this one has {len(wanted_mean)} values; give three"
         )
     inside = _foreground(image, labels)
     if not inside.any():
-        return math.nan
+        return math.nan, math.nan, math.nan
     mean = image[:, inside].astype(np.float64).clip(-1, 1).mean(axis=1)
-    return float(np.abs(mean - np.asarray(wanted_mean, np.float64)).mean() * 127.5)
+    red, green, blue = ((mean - np.asarray(wanted_mean, np.float64)) * 127.5).tolist()
+    return red, green, blue
 
 
 @dataclass(frozen=True)
@@ -103,12 +125,15 @@ class Adherence:
         The same of the real image of that mask; None where there is no such image.
     colour : float or None
         `colour_adherence`, in levels of 0 to 255; None where no colour was wanted.
+    shift : tuple of 3 float or None
+        `colour_shift`, R, G, B in levels of -255 to 255; None where no colour was wanted.
     """
 
     id: str
     mask: float
     mask_real: float | None = None
     colour: float | None = None
+    shift: tuple[float, float, float] | None = None
 
 
 def measure(target: Sample, image: Image, *, real: Image | None = None) -> Adherence:
@@ -138,11 +163,13 @@ def measure(target: Sample, image: Image, *, real: Image | None = None) -> Adher
     kind = "nucleus" if "nucleus" in target.masks else next(iter(target.masks))
     labels = target.labels(kind)
     wanted = _wanted(target, kind)
+    shift = None if wanted is None else colour_shift(image, labels, wanted.mean)
     return Adherence(
         id=target.id,
         mask=mask_adherence(image, labels),
         mask_real=None if real is None else mask_adherence(real, labels),
-        colour=None if wanted is None else colour_adherence(image, labels, wanted.mean),
+        colour=None if shift is None else math.fsum(map(abs, shift)) / 3,
+        shift=shift,
     )
 
 

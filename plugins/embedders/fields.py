@@ -1,0 +1,168 @@
+"""Fields to feature vectors: one per field, the mean over its tiles."""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import MsdmError
+from ...core.images import to_uint8
+from ...core.sample import Image, Sample
+from ..parallel import ordered_map
+from .base import Embedder
+from .cache import EmbeddingCache, Vector
+from .tiling import pixel_size_of, resampled, tiles
+
+Progress = Callable[[int, int], None]
+
+
+class Fields(Protocol):
+    """Fields by number: a `FieldDataset`, or a list of samples."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> Sample: ...
+
+
+def embed_fields(
+    embedder: Embedder,
+    fields: Fields,
+    *,
+    target: float | None = None,
+    cache: EmbeddingCache | None = None,
+    batch: int = 16,
+    workers: int | None = 1,
+    on_progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Feature vectors of fields.
+
+    A field is one row whatever its size, as fields and not tiles are what was sampled: tiles of one field are
+    alike, and rows that are alike make every comparison look surer than it is. The mean over many tiles
+    varies less than that over few, so sets whose fields differ in size differ in spread.
+
+    Parameters
+    ----------
+    embedder : Embedder
+    fields : FieldDataset, or sequence of Sample
+        Each with an image.
+    target : float or None
+        Pixel size to bring fields to, in micrometres; None takes the embedder's. A field whose own is not
+        known is taken as it is.
+    cache : EmbeddingCache or None
+        Of this embedder.
+    batch : int
+        Tiles at once.
+    workers : int or None
+        Processes, for an embedder that is `parallel`; None takes all cores where there are many fields.
+    on_progress : callable (done, total) or None
+        Called first with (0, total), then after each field.
+
+    Returns
+    -------
+    ndarray (len(fields), D) float32
+        Finite.
+
+    Raises
+    ------
+    MsdmError
+        There are no fields, one has no image, or the embedder returned what is no feature vector.
+    """
+    if not len(fields):
+        raise MsdmError("there are no fields to embed; give at least one")
+    target = embedder.pixel_size if target is None else target
+    several = embedder.parallel and workers != 1
+    known = frozenset() if cache is None or not several else cache.keys
+    numbers = range(len(fields))
+    found: list[Vector | None] = [None] * len(fields)
+    waiting: list[tuple[int, str, list[Image]]] = []
+    if on_progress is not None:
+        on_progress(0, len(fields))
+    done = 0
+
+    def settle(i: int, key: str, vector: Vector, *, new: bool) -> None:
+        nonlocal done
+        found[i] = vector
+        if cache is not None and new:
+            cache.add(key, vector)
+        done += 1
+        if on_progress is not None:
+            on_progress(done, len(fields))
+
+    def work() -> None:
+        for (i, key, _), vector in zip(
+            waiting, _embedded(embedder, [t for _, _, t in waiting], batch), strict=True
+        ):
+            settle(i, key, vector, new=True)
+        waiting.clear()
+
+    try:
+        if several:
+            for i, (key, fresh) in enumerate(
+                ordered_map(partial(_one, embedder, fields, target, known), numbers, workers)
+            ):
+                kept = cache.get(key) if fresh is None and cache is not None else fresh
+                # a file of the cache that was there a moment ago may be unreadable now
+                vector = kept if kept is not None else _one(embedder, fields, target, (), i)[1]
+                assert vector is not None
+                settle(i, key, vector, new=fresh is not None)
+        else:
+            for i in numbers:
+                image, key = _prepared(fields[i], target)
+                kept = None if cache is None else cache.get(key)
+                if kept is not None:
+                    settle(i, key, kept, new=False)
+                    continue
+                waiting.append((i, key, tiles(image(), embedder.tile)))
+                if sum(len(t) for _, _, t in waiting) >= batch:
+                    work()
+            if waiting:
+                work()
+    finally:
+        if cache is not None:
+            cache.flush()
+    rows = [vector for vector in found if vector is not None]
+    if len({len(row) for row in rows}) > 1:
+        raise MsdmError("the embedder returned vectors of several lengths; it must return one length for all")
+    return np.stack(rows)
+
+
+def _prepared(sample: Sample, target: float | None) -> tuple[Callable[[], Image], str]:
+    """A field's image at the target's pixel size, made when it is called for, and the key of its features."""
+    if sample.image is None:
+        raise MsdmError(f"field {sample.id!r} has no image; only painted fields can be compared")
+    image = sample.image
+    own = pixel_size_of({"id": sample.id, **sample.metadata})
+    factor = 1.0 if own is None or target is None else own / target
+    raw = to_uint8(image)
+    digest = hashlib.sha256(f"{raw.shape} {factor!r}".encode())
+    digest.update(raw.data)
+    return (lambda: resampled(image, factor)), digest.hexdigest()
+
+
+def _one(
+    embedder: Embedder, fields: Fields, target: float | None, known: Collection[str], i: int
+) -> tuple[str, Vector | None]:
+    image, key = _prepared(fields[i], target)
+    if key in known:
+        return key, None
+    return key, next(_embedded(embedder, [tiles(image(), embedder.tile)], 16))
+
+
+def _embedded(embedder: Embedder, groups: list[list[Image]], batch: int) -> Iterator[Vector]:
+    """The mean vector of each group of tiles."""
+    flat = [tile for group in groups for tile in group]
+    parts = [embedder.embed(flat[start : start + batch]) for start in range(0, len(flat), batch)]
+    rows = np.concatenate(parts)
+    if rows.ndim != 2 or len(rows) != len(flat) or not np.isfinite(rows).all():
+        raise MsdmError(
+            f"the embedder {type(embedder).__name__} returned {rows.shape} for {len(flat)} tiles, or values "
+            f"that are not finite; it must return a finite vector for each"
+        )
+    start = 0
+    for group in groups:
+        mean = rows[start : start + len(group)].mean(axis=0, dtype=np.float64)
+        yield np.ascontiguousarray(mean, np.float32)
+        start += len(group)
