@@ -18,6 +18,24 @@ MinAdherence = Annotated[
         show_default="keep all",
     ),
 ]
+Segmenters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--segmenter",
+        metavar="MODEL",
+        help="Segment what is painted with this model (see msdm-kit segment); one per kind. Repeatable.",
+        show_default="none",
+    ),
+]
+MinAgreement = Annotated[
+    float | None,
+    typer.Option(
+        "--min-agreement",
+        metavar="F1",
+        help="Keep that in which --segmenter finds so much of what was painted, 0 to 1.",
+        show_default="keep all",
+    ),
+]
 MaxColourError = Annotated[
     float | None,
     typer.Option(

@@ -8,7 +8,7 @@ import typer
 from ..core.errors import MsdmError
 from .mask_ops import DonorsFrom, MaskOp
 from .options import Device, Threads, set_threads
-from .quality import MaxColourError, MinAdherence, Tries, add_rows
+from .quality import MaxColourError, MinAdherence, MinAgreement, Segmenters, Tries, add_rows
 from .recombine import (
     AppearanceFrom,
     Colour,
@@ -99,6 +99,8 @@ def sample(
     donors: DonorsFrom = None,
     mask_op: MaskOp = None,
     min_adherence: MinAdherence = None,
+    segmenter: Segmenters = None,
+    min_agreement: MinAgreement = None,
     max_colour_error: MaxColourError = None,
     tries: Tries = 1,
     seed: Annotated[
@@ -154,6 +156,7 @@ def sample(
     from ..plugins.mask_operations.apply import load_operations
     from ..plugins.painting import paint
     from ..plugins.pair_folder import rejected_folder
+    from ..plugins.segmenter_folder import open_segmenter
     from ..plugins.sweep import sweep
     from .console import output, say
     from .progress import SamplingProgress, SweepProgress
@@ -172,24 +175,27 @@ def sample(
         colour or [],
         set_metadata or [],
     )
-    operations = load_operations(mask_op or [])
-    thresholds = Thresholds(min_adherence, max_colour_error)
+    operations = load_operations(mask_op) if mask_op else None
+    thresholds = Thresholds(min_adherence, max_colour_error, min_agreement)
     if solver_sweep:
-        filtered = thresholds.limits or tries > 1
-        if select or versions or options.active or operations or donors or filtered:
+        filtered = thresholds.limits or segmenter or tries > 1
+        if select or versions or options.active or donors or filtered:
             raise MsdmError(
-                "a solver sweep paints no pairs; leave out --select, --versions, --mask-op, what recombines "
-                "and what filters"
+                "a solver sweep paints no pairs; leave out --select, --versions, what recombines and what "
+                "filters"
             )
         with SweepProgress(console) as trying:
             try:
-                found = sweep(run, data, out, n=n or 2, listener=trying, **where, **settings)
+                found = sweep(
+                    run, data, out, n=n or 2, operations=operations, listener=trying, **where, **settings
+                )
             except KeyboardInterrupt:
                 if trying.tried:
                     say(console, f"{trying.tried} of {trying.trials} combinations are in {out / 'sweep.csv'}")
                 raise
         print_sweep(console, found)
         return
+    judges = [open_segmenter(model, device=device)[0] for model in segmenter or []]
     with SamplingProgress(console) as progress:
         try:
             summary = paint(
@@ -203,6 +209,7 @@ def sample(
                 operations=operations,
                 donors=donors,
                 thresholds=thresholds,
+                segmenters=judges,
                 tries=tries,
                 batch=batch,
                 listener=progress,
@@ -251,6 +258,8 @@ def _print(console: "Console", summary: "Summary") -> None:
         "painted over real": ("mask_adherence_ratio", ".3f"),
         "colour error (levels of 255)": ("colour_error_levels", ".1f"),
     }
+    if "segmenter_agreement" in figures:
+        rows["agreement of the segmenter's masks (F1)"] = ("segmenter_agreement", ".3f")
     for label, (key, form) in rows.items():
         table.add_row(label, format(figures[key], form) if key in figures else "not measured")
     console.print(table)
@@ -259,5 +268,6 @@ def _print(console: "Console", summary: "Summary") -> None:
     else:
         say(console, f"pairs: {summary.folder}")
         say(console, f"contact sheet: {summary.sheet}")
+    say(console, f"report: {summary.report}")
     if summary.rejected is not None:
         say(console, f"rejected: {summary.rejected}")

@@ -1,7 +1,7 @@
 """The quality filter: which paintings are kept, by what was measured of them.
 
-A measure is a number under the name of its column in the manifest. Another judge of a painting, such as the
-agreement of a segmenter's masks with those that were painted, is one more measure and one more limit.
+A measure is a number under the name of its column in the manifest. Another judge of a painting is one more
+measure and one more limit.
 """
 
 import math
@@ -12,6 +12,9 @@ from typing import Any
 
 from ..core.errors import MsdmError
 from ..core.seeds import seed_for
+
+AGREEMENT = "segmenter_agreement"
+"""The measure that `agreement.segmenter_agreement` takes."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class Thresholds:
     ----------
     min_adherence : float or None
         Least mask adherence (`metrics.adherence.mask_adherence`, a Dice coefficient), 0 to 1.
+    min_agreement : float or None
+        Least agreement of segmenters' masks with those that were painted (`agreement.segmenter_agreement`,
+        an F1), 0 to 1.
     max_colour_error : float or None
         Largest colour error (`metrics.adherence.colour_adherence`) in levels, 0 to 255.
 
@@ -59,10 +65,12 @@ class Thresholds:
 
     min_adherence: float | None = None
     max_colour_error: float | None = None
+    min_agreement: float | None = None
 
     def __post_init__(self) -> None:
         for option, value, most, what in (
             ("--min-adherence", self.min_adherence, 1, "mask adherence is a Dice coefficient"),
+            ("--min-agreement", self.min_agreement, 1, "the agreement of a segmenter's masks is an F1"),
             ("--max-colour-error", self.max_colour_error, 255, "the colour error is in levels of 255"),
         ):
             if value is not None and not 0 <= value <= most:
@@ -74,6 +82,8 @@ class Thresholds:
         limits = []
         if self.min_adherence is not None:
             limits.append(Limit("mask_adherence", self.min_adherence))
+        if self.min_agreement is not None:
+            limits.append(Limit(AGREEMENT, self.min_agreement))
         if self.max_colour_error is not None:
             limits.append(Limit("colour_error_levels", self.max_colour_error, least=False))
         return tuple(limits)

@@ -2,22 +2,29 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import isnan
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ..core.errors import MsdmError
 from ..core.fields import MANIFEST
 from ..core.files import write_text
 from ..core.manifest import check_ids
+from .agreement import check_judges, segmenter_agreement
 from .data import data_folder
-from .filtering import KEEP_ALL, Acceptance, Thresholds, judge, noise_seed
-from .mask_operations.apply import Operation
+from .filtering import AGREEMENT, KEEP_ALL, Acceptance, Thresholds, judge, noise_seed
+from .mask_operations.apply import Operation, recipe_operations
 from .metrics.adherence import Adherence, measure, summarise
+from .new_folder import check_new
 from .pair_folder import REJECTED, PairFolder, pair_row, rejected_folder
 from .pipeline import Pipeline
 from .recipe_files import dump_recipe
 from .recombination import AS_THEY_ARE, Recombination
+from .report.sample_report import FILE as REPORT
+from .report.sample_report import Job, write_sample_report
+from .segmenters.base import Segmenter
 from .solver import load_solver
 from .targets import plan_targets
 
@@ -71,7 +78,8 @@ class Summary:
     seen : int
         Pairs whose masks the model was trained on.
     figures : dict of str -> float
-        From `metrics.adherence.summarise`, over the pairs.
+        From `metrics.adherence.summarise`, over the pairs, and the mean ``segmenter_agreement`` of those that
+        have one.
     acceptance : Acceptance or None
         What the filter did; None without thresholds.
     rejected : Path or None
@@ -86,19 +94,10 @@ class Summary:
     acceptance: Acceptance | None = None
     rejected: Path | None = None
 
-
-def empty_folder(out: str | Path) -> Path:
-    """A folder to write to, which does not exist yet or is empty.
-
-    Raises
-    ------
-    MsdmError
-        It is not.
-    """
-    folder = Path(out)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise MsdmError(f"{folder} is not an empty folder; choose another --out")
-    return folder
+    @property
+    def report(self) -> Path:
+        """The page that shows all this."""
+        return self.folder / REPORT
 
 
 def paint(
@@ -111,9 +110,10 @@ def paint(
     select: str | Path | None = None,
     versions: int | None = None,
     recombination: Recombination = AS_THEY_ARE,
-    operations: Sequence[Operation] = (),
+    operations: Sequence[Operation] | None = None,
     donors: str | Path | None = None,
     thresholds: Thresholds = KEEP_ALL,
+    segmenters: Sequence[Segmenter] = (),
     tries: int = 1,
     seed: int = 0,
     batch: int = 4,
@@ -141,13 +141,17 @@ def paint(
         So many pairs of every field, in place of `n`.
     recombination : Recombination
         What is taken from other fields, or given.
-    operations : sequence of Operation
-        Applied to the masks of every pair; `mask_operations.apply.load_operations` makes them.
+    operations : sequence of Operation, or None
+        Applied to the masks of every pair; `mask_operations.apply.load_operations` makes them. None takes
+        those of the run's recipe, and an empty one none.
     donors : str, Path or None
         As `data`: another data set, whose fields give colours and metadata.
     thresholds : Thresholds
         A painting that does not pass them is written to ``OUT.rejected``, a data set of the same form whose
         column ``rejected_because`` says why.
+    segmenters : sequence of Segmenter
+        What they find in each painting is held against its masks (`agreement.segmenter_agreement`); each of
+        another kind.
     tries : int
         A rejected output is painted again from other noise (`filtering.noise_seed`), so often in all.
     seed : int
@@ -161,25 +165,30 @@ def paint(
     Returns
     -------
     Summary
-        Also written as ``summary.json``, beside ``contact-sheet.png`` and ``recipe.yaml``.
+        Also written as ``summary.json`` and shown in ``report.html``, beside ``contact-sheet.png`` and
+        ``recipe.yaml``.
 
     Raises
     ------
     MsdmError
         Anything is wrong with the run, the data, the folder or the settings; nothing is written then.
     """
-    folder = empty_folder(out)
+    folder = Path(out)
+    check_new(folder)
     apart = rejected_folder(folder)
     limits = thresholds.limits
     if tries < 1 or (tries > 1 and not limits):
         raise MsdmError(
-            f"cannot try {tries} times; give --tries 1 or more, with --min-adherence or --max-colour-error"
+            f"cannot try {tries} times; give --tries 1 or more, with --min-adherence, --min-agreement or "
+            f"--max-colour-error"
         )
     if limits:
-        empty_folder(apart)
+        check_new(apart)
     source = data_folder(str(data))
     pipeline = Pipeline.load(run, device=device)
+    check_judges(segmenters, pipeline.recipe.data.masks, thresholds.min_agreement is not None)
     chosen = pipeline.settings(**settings)
+    operations = recipe_operations(pipeline.recipe) if operations is None else operations
     targets = plan_targets(
         pipeline,
         source,
@@ -202,6 +211,8 @@ def paint(
     listener(Planned(len(outputs), steps, evaluations, targets.seen, str(pipeline.device), notes))
 
     measured: list[Adherence] = []
+    rejected: list[Adherence] = []
+    agreements: list[float] = []
     seen = 0
     acceptance = Acceptance(limits, tries)
     # what is painted at once is tried again at once, so that few fields wait for their next try
@@ -224,24 +235,55 @@ def paint(
                     # of masks that were changed there is no real image
                     real = None if operations else read(output.morphology).image
                     adherence = measure(target, synthetic.image, real=real)
-                    verdict = judge(_measures(adherence), limits)
+                    measures = _measures(adherence)
+                    if segmenters:
+                        agreement = segmenter_agreement(segmenters, synthetic.image, target.masks)
+                        measures[AGREEMENT] = agreement
+                    verdict = judge(measures, limits)
                     which = attempt if limits else None
                     row = pair_row(pipeline, synthetic, adherence, output, seed=seed, attempt=which)
+                    if segmenters:
+                        row[AGREEMENT] = "" if isnan(agreement) else f"{agreement:.4f}"
                     again = not verdict.kept and attempt < tries
                     if verdict.kept:
                         pairs.add(synthetic, row, real)
                         measured.append(adherence)
+                        if segmenters and not isnan(agreement):
+                            agreements.append(agreement)
                         seen += targets.is_seen(output)
                     else:
                         id = _apart_id(target.id, attempt, tries)
                         rejects.add(synthetic, {**row, "id": id, REJECTED: verdict.reason}, real)
                         failed.append(target)
+                        rejected.append(adherence)
                     acceptance.count(verdict, again=again)
                     listener(Painted(target.id, adherence, verdict.reason, again))
                 fields = failed
                 if not fields:
                     break
-    return _finish(pipeline, pairs, rejects, measured, seen, acceptance)
+    figures = summarise(measured)
+    if agreements:
+        figures[AGREEMENT] = fmean(agreements)
+    summary = _finish(pipeline, pairs, rejects, figures, len(measured), seen, acceptance)
+    asked = {
+        "model": str(run), "data": str(data), "donors": donors and str(donors), "split": split,
+        "select": select and str(select), "versions": versions, "seed": seed, "tries": tries,
+        "limits": [str(limit) for limit in limits],
+        "mask_operations": [operation.settings for operation in operations],
+        "segmenters": [
+            {"type": type(s).__name__, "kind": s.kind, **s.config.model_dump(mode="json")} for s in segmenters
+        ],
+        "recombination": asdict(recombination) if recombination.active else None,
+        "sampling": chosen.model_dump(mode="json", exclude={"memory", "mask_operations"}),
+        "recipe": pipeline.recipe.model_dump(mode="json", by_alias=True),
+    }  # fmt: skip
+    write_sample_report(
+        Job(
+            summary, pipeline.recipe, pipeline.step, measured, rejected, pairs.shown, rejects.shown,
+            asked, pipeline.weights_hash, str(pipeline.device),
+        )
+    )  # fmt: skip
+    return summary
 
 
 def _measures(adherence: Adherence) -> dict[str, float | None]:
@@ -258,7 +300,8 @@ def _finish(
     pipeline: Pipeline,
     pairs: PairFolder,
     rejects: PairFolder,
-    measured: Sequence[Adherence],
+    figures: dict[str, float],
+    kept: int,
     seen: int,
     acceptance: Acceptance,
 ) -> Summary:
@@ -267,9 +310,9 @@ def _finish(
     summary = Summary(
         pairs.folder,
         pairs.save_sheet(title),
-        len(measured),
+        kept,
         seen,
-        summarise(measured),
+        figures,
         acceptance if acceptance.limits else None,
         apart,
     )

@@ -90,7 +90,7 @@ def test_mistakes_are_one_line(job, tmp_path):
         (("--min-adherence", "nan"), "from 0 to 1"),
         (("--max-colour-error", "300"), "from 0 to 255"),
         (("--max-colour-error", "much"), "--max-colour-error"),
-        (("--tries", "3"), "with --min-adherence or --max-colour-error"),
+        (("--tries", "3"), "with --min-adherence, --min-agreement or --max-colour-error"),
         (("--tries", "0", "--min-adherence", "0.5"), "--tries"),
         (("--min-adherence", "0.5", "--solver-sweep"), "a solver sweep paints no pairs"),
         (("--tries", "2", "--solver-sweep"), "what filters"),

@@ -138,7 +138,9 @@ def between(values):
 
 
 def files(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """All but the report, which says when it was made."""
+    found = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if name != "report.html"}
 
 
 def report(folder):
@@ -164,7 +166,7 @@ def test_where_none_passes_all_lie_apart_as_a_data_set(run, data, unfiltered, tm
     summary = paint(run, data, out, thresholds=NONE_PASSES, **JOB)
     assert (summary.pairs, summary.seen, summary.sheet) == (0, 0, None)
     assert summary.rejected == tmp_path / "out.rejected"
-    assert sorted(p.name for p in out.iterdir()) == ["recipe.yaml", "summary.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["recipe.yaml", "report.html", "summary.json"]
     assert mask_kinds(summary.rejected) == ("cell", "nucleus")
     apart, source = FieldDataset(summary.rejected), FieldDataset(data)
     assert apart.ids == IDS
@@ -289,7 +291,7 @@ def test_what_was_said_of_a_painting_is_not_said_of_what_is_painted_from_it(run,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tries": 2}, "give --tries 1 or more, with --min-adherence or --max-colour-error"),
+        ({"tries": 2}, "give --tries 1 or more, with --min-adherence, --min-agreement or --max-colour-error"),
         ({"tries": 0, "thresholds": NONE_PASSES}, "give --tries 1 or more"),
         ({"thresholds": NONE_PASSES}, "out.rejected is not an empty folder"),
     ],

@@ -1,0 +1,107 @@
+"""Cellpose-SAM, with weights that the user has."""
+
+import pickle
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ...core.conditioning import PluginConfig
+from ...core.errors import MsdmError
+from .flow_segmenter import FlowConfig, FlowSegmenter
+from .flows import cellpose, need_version
+
+CROP = 256
+"""The one size that the network takes."""
+GET = "hf download mouseland/cellpose-sam cpsam_v2 --local-dir ."
+
+
+class CPSAMConfig(FlowConfig):
+    """Settings of `cpsam`; those of fine-tuning are in `FlowConfig`.
+
+    Attributes
+    ----------
+    weights : Path or None
+        A file of Cellpose-SAM's weights (Pachitariu et al., bioRxiv 2025.04.28.651001), as its authors give
+        it out. Nothing is ever downloaded. A model that was fine-tuned has its own.
+    """
+
+    weights: Path | None = None
+    epochs: int = Field(100, gt=10)
+    batch: int = Field(1, ge=1)
+    learning_rate: float = Field(1e-5, gt=0)
+
+
+class CPSAM(FlowSegmenter):
+    """Cellpose 4's network of 305 million parameters, in single precision; `fit` fine-tunes it."""
+
+    Config: ClassVar[type[PluginConfig]] = CPSAMConfig
+    name = "cpsam"
+    pretrained = True
+
+    def __init__(self, config: Any, kind: str, device: torch.device) -> None:
+        need_version(4, self.name, "cpnet")
+        super().__init__(config, kind, device)
+
+    def check(self) -> None:
+        find_weights(self.config.weights)
+
+    def architecture(self) -> nn.Module:
+        network: nn.Module = cellpose("vit").CPSAM(dtype=torch.float32)
+        return network
+
+    def begin(self, network: nn.Module) -> None:
+        tensors = read_weights(find_weights(self.config.weights))
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError:
+            raise MsdmError(
+                f"{self.config.weights} does not hold the weights of Cellpose-SAM; get them with: {GET}"
+            ) from None
+
+    @property
+    def crop(self) -> int:
+        return CROP
+
+    def tile(self, height: int, width: int) -> int:
+        return CROP
+
+
+def find_weights(path: Path | None) -> Path:
+    """The file of the weights.
+
+    Raises
+    ------
+    MsdmError
+        None is given, or it is not there.
+    """
+    if path is None:
+        raise MsdmError(
+            f"Cellpose-SAM needs its weights, and none are ever downloaded; get them with: {GET} and give "
+            f"cpsam:weights=cpsam_v2"
+        )
+    if not path.is_file():
+        raise MsdmError(f"no file {path} with the weights of Cellpose-SAM; get it with: {GET}")
+    return path
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file that Cellpose wrote; no other object is read from it, and no code is run.
+
+    Raises
+    ------
+    MsdmError
+        It is damaged, or holds anything but tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        first = " ".join(str(error).split())[:80]
+        raise MsdmError(
+            f"{path} cannot be read as Cellpose's weights ({first}); get them with: {GET}"
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise MsdmError(f"{path} holds other things than weights; get those of Cellpose-SAM with: {GET}")
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
