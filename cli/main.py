@@ -10,11 +10,15 @@ from typer.core import TyperGroup
 from ..core.errors import MsdmError
 from .convert import convert
 from .data import data
+from .evaluate import evaluate
+from .experiment import EXAMPLES as EXPERIMENT_EXAMPLES
+from .experiment import experiment
 from .plugins import plugins
 from .recipes import EXAMPLES as RECIPES_EXAMPLES
 from .recipes import recipes
 from .sample import EXAMPLES as SAMPLE_EXAMPLES
 from .sample import sample
+from .segment import segment
 from .train import EXAMPLES as TRAIN_EXAMPLES
 from .train import train
 
@@ -48,10 +52,13 @@ app = typer.Typer(
 )
 app.command("train", epilog=TRAIN_EXAMPLES)(train)
 app.command("sample", epilog=SAMPLE_EXAMPLES)(sample)
+app.command("experiment", epilog=EXPERIMENT_EXAMPLES)(experiment)
 app.command("recipes", epilog=RECIPES_EXAMPLES)(recipes)
 app.command("plugins", epilog="\b\nExample:\n  msdm-kit plugins")(plugins)
 app.add_typer(convert, name="convert")
 app.add_typer(data, name="data")
+app.add_typer(segment, name="segment")
+app.add_typer(evaluate, name="evaluate")
 
 
 def _version(wanted: bool) -> None:

@@ -2,11 +2,15 @@
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from .descriptor import Plugin, lazy
 from .hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from .metrics.base import MaskMetric
 
 _HERE = Path(__file__).parent
 
@@ -61,8 +65,18 @@ def msdm_kit_solvers() -> list[Plugin]:
 
 @hookimpl
 def msdm_kit_recipes() -> list[Plugin]:
+    return _yaml_files("recipes")
+
+
+@hookimpl
+def msdm_kit_plans() -> list[Plugin]:
+    return _yaml_files("plans")
+
+
+def _yaml_files(folder: str) -> list[Plugin]:
+    """The files of a folder by name, with the summary that each gives of itself."""
     found = []
-    for path in sorted((_HERE / "recipes").glob("*.yaml")):
+    for path in sorted((_HERE / folder).glob("*.yaml")):
         summary = str(yaml.safe_load(path.read_text(encoding="utf-8"))["summary"])
         found.append(Plugin(path.stem, summary, partial(Path, path)))
     return found
@@ -137,4 +151,85 @@ def msdm_kit_exporters() -> list[Plugin]:
         Plugin("pannuke", "PanNuke: a fold of .npy.", lazy(f"{home}.pannuke:PanNuke")),
         Plugin("qupath", "QuPath GeoJSON: cells with nuclei.", lazy(f"{home}.qupath:QuPath")),
         Plugin("stardist", "StarDist: images/x.tif, masks/x.tif.", lazy(f"{home}.stardist:StarDist")),
+    ]
+
+
+@hookimpl
+def msdm_kit_metrics() -> list[Plugin]:
+    return [*_mask_metrics(), *_feature_metrics()]
+
+
+@hookimpl
+def msdm_kit_embedders() -> list[Plugin]:
+    home = "msdm_kit.plugins.embedders"
+    return [
+        Plugin(
+            "descriptors",
+            "Stain, texture and shape, without weights.",
+            lazy(f"{home}.descriptors:Descriptors"),
+        ),
+        Plugin(
+            "timm", "A network of timm: model=NAME or local-dir:FOLDER.", lazy(f"{home}.timm_network:Timm")
+        ),
+        Plugin("h-optimus-0", "The MSDM paper's pathology network.", lazy(f"{home}.timm_network:HOptimus0")),
+        Plugin("random", "A random network, for tests: no metric.", lazy(f"{home}.random_network:Random")),
+    ]
+
+
+def _feature_metrics() -> list[Plugin]:
+    home = "msdm_kit.plugins.metrics"
+    return [
+        Plugin("wasserstein", "W1 of features, exact.", lazy(f"{home}.transport:WASSERSTEIN")),
+        Plugin("sliced_wasserstein", "W1 over random directions.", lazy(f"{home}.transport:SLICED")),
+        Plugin("marginal_wasserstein", "W1 of each feature alone.", lazy(f"{home}.transport:MARGINAL")),
+        Plugin("kid", "Kernel distance (Binkowski et al. 2018).", lazy(f"{home}.kernel_distance:KID")),
+        Plugin("fid", "Fréchet distance (Heusel et al. 2017).", lazy(f"{home}.frechet:FID")),
+        Plugin("precision", "Kynkäänniemi et al. 2019.", lazy(f"{home}.neighbours:PRECISION")),
+        Plugin("recall", "Kynkäänniemi et al. 2019.", lazy(f"{home}.neighbours:RECALL")),
+        Plugin("density", "Naeem et al. 2020.", lazy(f"{home}.neighbours:DENSITY")),
+        Plugin("coverage", "Naeem et al. 2020.", lazy(f"{home}.neighbours:COVERAGE")),
+    ]
+
+
+def _mask_metrics() -> list[Plugin]:
+    family = {
+        "f1": "F1 of detected centres",
+        "precision": "Precision of detected centres",
+        "recall": "Recall of detected centres",
+        "assd": "Average symmetric surface distance of outlines, px",
+        "dice": "Dice coefficient of matched instances",
+        "aji": "Aggregated Jaccard index (Kumar et al. 2017)",
+        "aji_plus": "The same over a one-to-one matching (Graham et al. 2019)",
+        "pq": "Panoptic quality (Kirillov et al. 2019)",
+        "sq": "Segmentation quality, a factor of it",
+        "dq": "Detection quality, a factor of it",
+        "ap50": "TP / (TP + FP + FN) at IoU 0.5",
+        "ap75": "TP / (TP + FP + FN) at IoU 0.75",
+    }
+    rows = [
+        (f"{kind}_{name}", f"{text}: {kind}.")
+        for kind in ("cell", "nucleus")
+        for name, text in family.items()
+    ]
+    rows.append(("cytoplasm_dice", "Dice coefficient of matched cells without their nuclei."))
+    return [Plugin(name, text, partial(_mask_metric, name)) for name, text in rows]
+
+
+def _mask_metric(name: str) -> "MaskMetric":
+    from .metrics.masks import METRICS
+
+    return METRICS[name]
+
+
+@hookimpl
+def msdm_kit_segmenters() -> list[Plugin]:
+    home = "msdm_kit.plugins.segmenters"
+    return [
+        Plugin("cpnet", "Cellpose 3.1's network, from scratch.", lazy(f"{home}.cpnet:CPNet")),
+        Plugin("cpsam", "Cellpose-SAM, with weights that you have.", lazy(f"{home}.cpsam:CPSAM")),
+        Plugin(
+            "scratch-small",
+            "A compact U-Net, from scratch in Cellpose 4's loop.",
+            lazy(f"{home}.scratch_small:ScratchSmall"),
+        ),
     ]

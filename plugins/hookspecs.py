@@ -30,6 +30,7 @@ KINDS = (
     "embedder",
     "segmenter",
     "metric",
+    "plan",
 )
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -99,3 +100,8 @@ def msdm_kit_segmenters() -> list[Plugin]:  # type: ignore[empty-body]
 @hookspec
 def msdm_kit_metrics() -> list[Plugin]:  # type: ignore[empty-body]
     """Figures of merit; each loads a `MaskMetric` or `FeatureMetric` of `msdm_kit.plugins.metrics.base`."""
+
+
+@hookspec
+def msdm_kit_plans() -> list[Plugin]:  # type: ignore[empty-body]
+    """Experiments; each loads the `pathlib.Path` of a YAML file."""

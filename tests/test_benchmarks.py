@@ -184,9 +184,10 @@ def test_the_crops_of_the_data_benchmark_make_a_set(bench, tmp_path):
 def test_the_data_benchmark_runs_commands_in_processes_of_their_own(bench, tmp_path, capfd):
     data = bench("data")
     data.write_set(tmp_path / "set", 2, 48, 1)
-    seconds, own, _ = data.measure(tmp_path, ["export", "set", "out", "--format", "coco"])
+    seconds, cpu, own, _ = data.measure(tmp_path, ["export", "set", "out", "--format", "coco"])
     assert (tmp_path / "out/instances.json").is_file()
     assert seconds > 0
+    assert cpu > 0
     assert own > 10
     with pytest.raises(SystemExit, match="ended with status 2"):
         data.measure(tmp_path, ["export", "set", "out", "--format", "coco"])
@@ -195,11 +196,25 @@ def test_the_data_benchmark_runs_commands_in_processes_of_their_own(bench, tmp_p
 
 def test_the_table_of_the_data_benchmark(bench, tmp_path, monkeypatch, capsys):
     data = bench("data")
-    monkeypatch.setattr(data, "measure", lambda folder, words: (4.0 / int(words[-1]), 50.0, 30.0))
-    data.compare(tmp_path, data.Command(("check", "set")), fields=100, workers=4)
-    monkeypatch.setattr(data, "measure", lambda folder, words: (4.0, 50.0, 30.0))
-    data.compare(tmp_path, data.Command(("synthesise", "set"), parallel=False), fields=100, workers=4)
+    monkeypatch.setattr(data, "measure", lambda folder, words: (4.0 / int(words[-1]), 5.0, 50.0, 30.0))
+    data.compare(tmp_path, data.Command(("check", "set")), fields=100, counts=(1, 4))
+    monkeypatch.setattr(data, "measure", lambda folder, words: (4.0, 5.0, 50.0, 30.0))
+    data.compare(tmp_path, data.Command(("synthesise", "set"), parallel=False), fields=100, counts=(1, 4))
     assert table("head\n| a |\n| b |\n" + capsys.readouterr().out) == [
-        ["`data check`", "25", "50", "100", "170"],
-        ["`data synthesise`", "25", "50", "", ""],
+        ["`data check`", "25", "20", "50", "100", "20", "170"],
+        ["`data synthesise`", "25", "20", "50", "", "", ""],
     ]
+
+
+def test_metrics_beside_peers(bench, monkeypatch, capsys):
+    module = bench("metrics")
+    monkeypatch.setattr(module, "of_monai", lambda masks: {"cell_pq": lambda: 0.25})
+    words = ["metrics", "--cells", "16", "--monai-cells", "4", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", words)
+    module.main()
+    rows = {r[0]: r for r in table(capsys.readouterr().out)}
+    assert len(rows) == 8
+    for name in ("cell_ap50, 16 cells", "cell_ap75, 16 cells"):
+        assert float(rows[name][-1]) < 1e-6
+    assert all(float(r[-1]) < 1e-6 for name, r in rows.items() if name.startswith("matching"))
+    assert float(rows["cell_pq, 4 cells"][-1]) > 0.1  # of what stands for MONAI here

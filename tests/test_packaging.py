@@ -66,6 +66,7 @@ def test_no_folder_with_code_lacks_an_init():
         "core/kernels/*.cuh",
         "core/kernels/*.cu",
         "plugins/recipes/*.yaml",
+        "plugins/plans/*.yaml",
         "plugins/datasets/histology-nuclei/LICENSE",
         "plugins/datasets/histology-nuclei/metadata.csv",
         "plugins/datasets/histology-nuclei/images/*.png",

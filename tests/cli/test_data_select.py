@@ -47,6 +47,22 @@ def test_the_names_are_listed(msdm, data):
     assert "indication (texts of the manifest)" in lines
 
 
+def test_fields_are_selected_by_the_classes_of_their_instances(msdm, data, tmp_path):
+    lines = ("id,kind,label,class", "f1,nucleus,1,tumor", "f2,nucleus,1,stroma")
+    (data / "instances.csv").write_text("\n".join(lines) + "\n")
+    listed = msdm("data", "select", data, "--list").out
+    assert "nucleus.class (within a function; texts: stroma, tumor)" in listed
+    flags = ("--where", "any(nucleus.class == 'tumor')", "--out", tmp_path / "tumor.csv")
+    assert msdm("data", "select", data, *flags).code == 0
+    assert (tmp_path / "tumor.csv").read_text().splitlines()[1].startswith("f1,")
+    out = msdm("data", "select", data, "--where", "any(nucleus.class == 'tumour')").out
+    assert "note: no nucleus has the class 'tumour'; did you mean 'tumor'?" in out
+    assert "0 of " in out
+    outcome = msdm("data", "select", data, "--where", "nucleus.class == 'tumor'")
+    assert outcome.code == 2
+    assert "write it within a function, such as fraction(nucleus.class == 'stroma')" in outcome.err
+
+
 def test_mistakes(msdm, data, tmp_path):
     out = tmp_path / "out" / "some.csv"
     for extra, named in [

@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 
 from msdm_kit import FieldDataset
 
+from ..pages import checked
+
 
 @pytest.fixture
 def run(msdm, data, recipe, tmp_path):
@@ -29,6 +31,10 @@ def test_training_says_what_it_does(run, data):
     assert re.search(r"step 2: validation loss  t=0.125 \d\.\d+  t=0.375", text)
     assert f"step 4: preview {folder}/previews/step-000004.png" in text
     assert f"step 4: saved {folder}/weights.safetensors" in text
+    assert f"report: {folder}/report.html" in text
+    page = checked((folder / "report.html").read_text(encoding="utf-8"))
+    assert "tiny: training" in page.said
+    assert (page.count("svg"), page.count("img")) == (3, 1)
     assert f"paint with: msdm-kit sample {folder} --data {data} --n 8 --out {folder}-samples" in text
 
 
@@ -68,11 +74,15 @@ def test_sampling_makes_a_data_set_that_can_be_traced(run, msdm, data, tmp_path)
         assert json.loads(row["sampling"])["steps"] == 2
     assert Image.open(out / "contact-sheet.png").size[0] > 100
     assert json.loads((out / "summary.json").read_text())["pairs"] == 3
+    page = checked((out / "report.html").read_text(encoding="utf-8"))
+    assert "tiny: 3 painted pairs" in page.said
+    assert "f4_v2 f4 f4 f4" in page.said, "where each facet comes from"
+    assert rows[0]["weights_sha256"] in page.said
     assert re.search(r"^pairs +3", outcome.out, re.M)
     assert re.search(r"^of fields in the training split +0 of 3", outcome.out, re.M)
     assert re.search(r"^mask adherence, painted \(Dice\) +0\.\d{3}", outcome.out, re.M)
     assert re.search(r"^colour error \(levels of 255\) +\d+\.\d", outcome.out, re.M)
-    assert f"pairs: {out}\ncontact sheet: {out}/contact-sheet.png\n" in outcome.out
+    assert f"pairs: {out}\ncontact sheet: {out}/contact-sheet.png\nreport: {out}/report.html\n" in outcome.out
 
 
 @pytest.mark.usefixtures("threads")

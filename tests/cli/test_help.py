@@ -17,10 +17,12 @@ SURFACE = {
     ],
     "sample": [
         "--appearance-from", "--batch", "--colour", "--data", "--device", "--donors", "--eta", "--guidance",
-        "--help", "--mask-op", "--max-colour-error", "--memory", "--metadata-from", "--min-adherence", "--n",
-        "--out", "--precision", "--recombine", "--seed", "--select", "--separate-donors", "--set-metadata",
-        "--solver", "--solver-sweep", "--spacing", "--split", "--steps", "--threads", "--tries", "--versions",
+        "--help", "--mask-op", "--max-colour-error", "--memory", "--metadata-from", "--min-adherence",
+        "--min-agreement", "--n", "--out", "--precision", "--recombine", "--seed", "--segmenter", "--select",
+        "--separate-donors", "--set-metadata", "--solver", "--solver-sweep", "--spacing", "--split",
+        "--steps", "--threads", "--tries", "--versions",
     ],
+    "experiment": ["--devices", "--dry-run", "--help", "--jobs", "--out", "--set", "--threads"],
     "recipes": ["--diff", "--help"],
     "plugins": ["--help"],
     "convert": ["--help"],
@@ -41,13 +43,32 @@ SURFACE = {
         "--density", "--eccentricity", "--help", "--n", "--seed", "--select", "--size", "--split",
     ],
     "data export": ["--format", "--help", "--mask-kind", "--select", "--split", "--workers"],
+    "segment": ["--help"],
+    "segment train": [
+        "--device", "--help", "--kind", "--seed", "--segmenter", "--split", "--threads",
+        "--validation", "--with",
+    ],
+    "segment predict": ["--also", "--device", "--help", "--kind", "--split", "--threads"],
+    "evaluate": ["--help"],
+    "evaluate fidelity": [
+        "--allow-random", "--batch", "--device", "--distance", "--embedder", "--group", "--help",
+        "--no-cache", "--out", "--permutations", "--projection", "--reference", "--repeats", "--seed",
+        "--split", "--threads", "--workers",
+    ],
+    "evaluate segmentation": [
+        "--distance", "--group", "--help", "--metric", "--out", "--pixel-size", "--region",
+        "--split", "--workers",
+    ],
 }  # fmt: skip
-COMMANDS = ["train", "sample", "recipes", "plugins", "convert", "data"]
+COMMANDS = ["train", "sample", "experiment", "recipes", "plugins", "convert", "data", "segment", "evaluate"]
 ARGUMENTS = {
-    "train": ["RECIPE"], "sample": ["RUN"], "recipes": ["NAME"], "convert sdm": ["FILE", "OUT"],
+    "train": ["RECIPE"], "sample": ["RUN"], "experiment": ["PLAN"], "recipes": ["NAME"],
+    "convert sdm": ["FILE", "OUT"],
     "data import": ["SRC", "OUT"],
     "data check": ["DIR"], "data stats": ["DIR"], "data derive-cells": ["DIR", "OUT"],
     "data select": ["DIR"],
+    "evaluate fidelity": ["REAL", "SYNTH"],
+    "evaluate segmentation": ["PRED", "TRUTH"],
     "data export": ["DIR", "OUT"], "data synthesise": ["DIR", "OUT"],
 }  # fmt: skip
 CHECKOUT = Path(os.environ.get("MSDM_KIT_CHECKOUT", Path(__file__).resolve().parents[2]))
@@ -81,6 +102,7 @@ def test_commands_are_these(msdm):
         "",
         "train",
         "sample",
+        "experiment",
         "recipes",
         "plugins",
         "convert sdm",
@@ -91,6 +113,10 @@ def test_commands_are_these(msdm):
         "data stats",
         "data derive-cells",
         "data synthesise",
+        "segment train",
+        "segment predict",
+        "evaluate segmentation",
+        "evaluate fidelity",
     ],
 )
 def test_help_ends_with_an_example_and_explains_all(msdm, command):
@@ -108,7 +134,7 @@ def test_every_option_and_command_is_documented():
     text = DOCS.read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## `msdm-kit ?([a-z -]*)`\n(.*?)(?=^## |\Z)", text, re.M | re.S))
     for command, names in SURFACE.items():
-        if command in ("", "convert", "data"):
+        if command in ("", "convert", "data", "evaluate", "segment"):
             continue
         for name in set(names) - {"--help"}:
             assert f"`{name}" in sections[command] or f"/{name}`" in sections[command], (command, name)

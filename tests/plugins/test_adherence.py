@@ -15,6 +15,7 @@ from msdm_kit.core.sample import Appearance, ColourStatistics, Image, Labels, Sa
 from msdm_kit.plugins.metrics.adherence import (
     Adherence,
     colour_adherence,
+    colour_shift,
     mask_adherence,
     measure,
     summarise,
@@ -102,6 +103,7 @@ def test_colour_error_of_a_constant_offset() -> None:
     assert colour_adherence(image, squares(), tuple(mean)) == pytest.approx(0, abs=1e-9)
     offset = np.array([10, -20, 30]) / 127.5
     assert colour_adherence(image, squares(), tuple(mean + offset)) == pytest.approx(20)
+    assert colour_shift(image, squares(), tuple(mean + offset)) == pytest.approx(tuple(-127.5 * offset))
     image[:, squares() == 0] = 1  # what is outside does not count
     assert colour_adherence(image, squares(), tuple(mean)) == pytest.approx(0, abs=1e-9)
 

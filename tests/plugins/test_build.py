@@ -71,7 +71,9 @@ def test_full_presets_hold_together(name, width):
         denoiser = build_denoiser(recipe, conditioners)
     assert denoiser.injections[0].spec == Spec("map", width)
     assert not denoiser.encoder_conditions
-    assert {site.region for site in denoiser.injected} <= {"middle", "decoder", "bottleneck"}
+    injected = {name for injection in denoiser.injections for name in injection.sites}
+    regions = {site.region for site in denoiser.backbone.sites if site.name in injected}
+    assert regions <= {"middle", "decoder", "bottleneck"}
 
 
 def test_papers_are_at_their_size():
@@ -142,6 +144,16 @@ def test_rows_or_facts():
         ("backbone.chanels=3", "backbone.chanels: unknown key; did you mean 'channels'?"),
         ("backbone.type=unett", "backbone.type: no backbone 'unett'; did you mean 'unet'?"),
         ("sample.solver=ddimm", "sample.solver: no solver 'ddimm'; did you mean 'ddim'?"),
+        (
+            "sample.mask_operations=[{type: flip_turn}, {type: drop_instance}]",
+            "sample.mask_operations.1.type: no mask_operation 'drop_instance'; did you mean",
+        ),
+        (
+            "sample.mask_operations=[{type: drop_instances, fraction: 2}]",
+            "sample.mask_operations.0.fraction: input should be less than 1; got 2",
+        ),
+        ("sample.mask_operations=[{fraction: 0.2}]", "sample.mask_operations.0.type: missing"),
+        ("sample.mask_operations=flip_turn", "sample.mask_operations: "),
     ],
 )
 def test_bad_plugin_settings(override, text):

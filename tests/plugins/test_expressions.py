@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msdm_kit.core.errors import MsdmError
-from msdm_kit.plugins.expressions import Vocabulary, compile_expression, condition, number
+from msdm_kit.plugins.expressions import compile_expression, condition, number
 from msdm_kit.plugins.properties import Field
+from msdm_kit.plugins.vocabulary import Vocabulary
 
 ROWS = [
     {"id": "a", "assay": "HER2", "age": "50", "dose": "2.5", "tumour stage": "II", "code": "007"},

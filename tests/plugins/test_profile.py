@@ -9,8 +9,11 @@ from torch.autograd.profiler import record_function
 
 from msdm_kit.core.optimise import Optimiser
 from msdm_kit.core.recipe import TrainSection
+from msdm_kit.plugins import profile
+from msdm_kit.plugins.estimate import Checkpointing
 from msdm_kit.plugins.profile import IDLE, WAIT, StepProfile, _fill, advise
 from msdm_kit.plugins.profile_parts import attribute, regions, tracer
+from msdm_kit.plugins.recipe_files import load_recipe
 
 from ..toy import same, toy_batch, toy_denoiser
 
@@ -127,11 +130,11 @@ BASE = StepProfile(
 )
 
 
-def advice(parts=None, *, fits=True, bf16=False, cores=16, **changes) -> list[str]:
+def advice(parts=None, *, needless=True, bf16=False, cores=16, **changes) -> list[str]:
     parts = parts or {}
     rest = {"decoder: convolutions": 1.0 - sum(parts.values())}
-    profile = replace(BASE, parts=rest | parts, **changes)
-    return advise(profile, fits=fits, bf16_would_do=bf16, cores=cores)
+    found = replace(BASE, parts=rest | parts, **changes)
+    return advise(found, needless=needless, bf16_would_do=bf16, cores=cores)
 
 
 def test_advice_on_nothing():
@@ -152,8 +155,27 @@ def test_advice_on_checkpointing():
     assert line == (
         "checkpointing costs 25% of the step: memory would do without: set train.checkpointing=auto"
     )
-    (line,) = advice(parts, checkpointing=True, fits=False)
+    (line,) = advice(parts, checkpointing=True, needless=False)
     assert "halving train.batch and doubling train.accumulate" in line
+
+
+@pytest.mark.parametrize("auto_is_on", [False, True])
+def test_checkpointing_is_needless_where_the_recipe_asks_for_it_and_auto_would_not(auto_is_on, monkeypatch):
+    asked = []
+
+    def choose(denoiser, recipe, device):
+        asked.append(recipe.train.checkpointing)
+        return Checkpointing(auto_is_on, None)
+
+    monkeypatch.setattr(profile, "choose_checkpointing", choose)
+    needless = {
+        setting: profile._checkpoints_needlessly(
+            toy_denoiser(), load_recipe("quickstart", [f"train.checkpointing={setting}"]), CPU
+        )
+        for setting in ("auto", "false", "true")
+    }
+    assert needless == {"auto": False, "false": False, "true": not auto_is_on}
+    assert asked == ["auto"], "memory is estimated once, and not where training chooses by itself"
 
 
 def test_advice_on_an_idle_device_and_on_fp32():
