@@ -17,8 +17,8 @@ from msdm_kit import FieldDataset
 from msdm_kit.plugins.data import data_folder
 from msdm_kit.plugins.embedders.descriptors import Descriptors
 from msdm_kit.plugins.embedders.fields import embed_fields
-from msdm_kit.plugins.fidelity_memory import memorisation
-from msdm_kit.plugins.fidelity_metrics import feature_metrics
+from msdm_kit.plugins.fidelity.memory import memorisation
+from msdm_kit.plugins.fidelity.metrics import feature_metrics
 
 from .timing import head, machine, row
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ..plugins.embedders.base import Embedder
     from ..plugins.embedders.cache import EmbeddingCache
-    from ..plugins.fidelity import Fidelity
+    from ..plugins.fidelity.fidelity import Fidelity
 
 EXAMPLES = (
     "\b\nExample:\n"
@@ -97,10 +97,10 @@ def fidelity(
     from ..plugins.choice import choose, read_choice
     from ..plugins.data import data_folder
     from ..plugins.device import pick_device
-    from ..plugins.fidelity import fidelity as measure
-    from ..plugins.fidelity_data import open_sets
-    from ..plugins.fidelity_files import REPORT, save_fidelity
-    from ..plugins.fidelity_projection import check_method
+    from ..plugins.fidelity.data import open_sets
+    from ..plugins.fidelity.fidelity import fidelity as measure
+    from ..plugins.fidelity.files import REPORT, save_fidelity
+    from ..plugins.fidelity.projection import check_method
     from ..plugins.new_folder import check_new
     from .console import output, say
 
@@ -187,7 +187,7 @@ def _cache(embedder: "Embedder") -> "EmbeddingCache | None":
 
 
 def _print(console: "Console", found: "Fidelity") -> None:
-    from ..plugins.fidelity_report import summary
+    from ..plugins.fidelity.report import summary
     from .console import plain_table, printable, say
 
     for line in summary(found):

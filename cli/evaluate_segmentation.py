@@ -10,7 +10,7 @@ from .options import OnlySplit, Workers
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..plugins.segmentation_results import Evaluation, Summary
+    from ..plugins.segmentation.results import Evaluation, Summary
 
 EXAMPLES = (
     "\b\nExample:\n"
@@ -72,7 +72,7 @@ def segmentation(
     from ..plugins.data import data_folder
     from ..plugins.metrics.distance import read_distance, read_pixel_size
     from ..plugins.new_folder import check_new
-    from ..plugins.segmentation_evaluation import evaluate_segmentation
+    from ..plugins.segmentation.evaluation import evaluate_segmentation
     from .console import output, say
     from .data_progress import DataProgress
 
@@ -95,7 +95,7 @@ def segmentation(
         )
     _print(console, found)
     if out is not None:
-        from ..plugins.segmentation_files import save_evaluation
+        from ..plugins.segmentation.files import save_evaluation
 
         save_evaluation(found, out)
         say(console, f"wrote {out / 'report.html'}, with fields.csv and summary.json beside it")

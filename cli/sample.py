@@ -156,7 +156,7 @@ def sample(
     from ..plugins.mask_operations.apply import load_operations
     from ..plugins.painting import paint
     from ..plugins.pair_folder import rejected_folder
-    from ..plugins.segmenter_folder import open_segmenter
+    from ..plugins.segmenters.folder import open_segmenter
     from ..plugins.sweep import sweep
     from .console import output, say
     from .progress import SamplingProgress, SweepProgress

@@ -49,9 +49,9 @@ def predict(
     """
     from ..plugins.data import data_folder
     from ..plugins.new_folder import check_new
-    from ..plugins.segmentation_data import open_images
-    from ..plugins.segmenter_folder import open_segmenter
-    from ..plugins.segmenting import predict as find
+    from ..plugins.segmenters.folder import open_segmenter
+    from ..plugins.segmenters.jobs import predict as find
+    from ..plugins.segmenters.opening import open_images
     from .console import counted, output, say
     from .data_progress import DataProgress
 

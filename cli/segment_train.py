@@ -67,9 +67,9 @@ def train(
     from ..plugins.choice import read_choice
     from ..plugins.data import data_folder
     from ..plugins.new_folder import check_new
-    from ..plugins.segmentation_data import open_training
-    from ..plugins.segmenter_folder import read_trained
-    from ..plugins.segmenting import new_segmenter, train_segmenter
+    from ..plugins.segmenters.folder import read_trained
+    from ..plugins.segmenters.jobs import new_segmenter, train_segmenter
+    from ..plugins.segmenters.opening import open_training
     from .console import output, say
     from .data_progress import DataProgress
 

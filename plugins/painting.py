@@ -12,7 +12,6 @@ from ..core.errors import MsdmError
 from ..core.fields import MANIFEST
 from ..core.files import write_text
 from ..core.manifest import check_ids
-from .agreement import check_judges, segmenter_agreement
 from .data import data_folder
 from .filtering import AGREEMENT, KEEP_ALL, Acceptance, Thresholds, judge, noise_seed
 from .mask_operations.apply import Operation, recipe_operations
@@ -24,6 +23,7 @@ from .recipe_files import dump_recipe
 from .recombination import AS_THEY_ARE, Recombination
 from .report.sample_report import FILE as REPORT
 from .report.sample_report import Job, write_sample_report
+from .segmentation.agreement import check_judges, segmenter_agreement
 from .segmenters.base import Segmenter
 from .solver import load_solver
 from .targets import plan_targets

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from msdm_kit.core.sample import Sample
 from msdm_kit.plugins.embedders.cache import EmbeddingCache
 from msdm_kit.plugins.embedders.descriptors import Descriptors
-from msdm_kit.plugins.fidelity import Fidelity, fidelity
+from msdm_kit.plugins.fidelity.fidelity import Fidelity, fidelity
 
 EMBEDDER = Descriptors(Descriptors.Config(), torch.device("cpu"))
 PER = 8

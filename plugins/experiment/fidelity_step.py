@@ -6,7 +6,7 @@ from typing import Any
 from ...core.dataset import FieldDataset
 from ..choice import choose
 from ..device import pick_device
-from ..fidelity import Fidelity, fidelity
+from ..fidelity.fidelity import Fidelity, fidelity
 from .graph import PAIRS
 from .steps import Task
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..choice import choose
-from ..segmentation_scores import mask_metrics
+from ..segmentation.scores import mask_metrics
 from ..solver import load_solver
 from .costs import START, Costs
 from .protocol import Protocol, choice, fingerprint

@@ -13,8 +13,8 @@ from ...core.manifest import read_manifest
 from ...core.recipe import Recipe, SampleSection
 from ...core.sample import Sample
 from ..metrics.comparison import Masks
-from ..segmentation_evaluation import read_masks
-from ..segmentation_scores import mask_metrics, score_field
+from ..segmentation.evaluation import read_masks
+from ..segmentation.scores import mask_metrics, score_field
 from .graph import MASKS, MODEL, PAIRS, RUN, SCORES, SELECTED, SHAPES
 from .results import Score, write_scores
 from .steps import Stopped, Task
@@ -112,7 +112,7 @@ def _paint(task: Task, how: dict[str, Any], **which: Any) -> None:
 
 
 def segmenter(task: Task) -> None:
-    from ..segmenting import train_segmenter
+    from ..segmenters.jobs import train_segmenter
 
     s = task.settings
     kind = s["kind"]
@@ -149,8 +149,8 @@ class Joined:
 
 
 def predict(task: Task) -> None:
-    from ..segmenter_folder import load_segmenter
-    from ..segmenting import predict as predict_fields
+    from ..segmenters.folder import load_segmenter
+    from ..segmenters.jobs import predict as predict_fields
 
     models = [load_segmenter(folder / MODEL, device=task.device) for folder in task.need("segmenter")]
     ids = [row["id"] for split in task.settings["splits"] for row in _rows(task.data, split)]

@@ -16,7 +16,7 @@ from ...core.pictures import overlay
 from ..report import figures
 from ..report.page import Figure
 from ..report.pictures import tiles
-from ..segmentation_evaluation import read_masks
+from ..segmentation.evaluation import read_masks
 from .graph import PAIRS
 from .plan import Plan
 from .steps import Task

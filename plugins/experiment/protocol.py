@@ -19,7 +19,7 @@ from ..expressions import condition, number
 from ..host import get_host
 from ..metrics.base import MaskMetric
 from ..recipe_files import load_recipe
-from ..segmentation_scores import mask_metrics
+from ..segmentation.scores import mask_metrics
 from ..selection import vocabulary_of
 from .plan import Plan
 

@@ -16,7 +16,7 @@ from ..metrics.base import MaskMetric
 from ..report.html import write_report
 from ..report.page import Figure, Report, Section, Table
 from ..report.provenance import provenance
-from ..segmentation_scores import mask_metrics
+from ..segmentation.scores import mask_metrics
 from .graph import FIDELITY, PAIRS, SCORES, SELECTED, SHAPES
 from .pictures import (
     Fidelities,

@@ -10,7 +10,7 @@ from scipy.linalg import sqrtm
 from scipy.stats import wasserstein_distance, wasserstein_distance_nd
 
 from msdm_kit.core.errors import MsdmError
-from msdm_kit.plugins.fidelity_metrics import feature_metrics, measure
+from msdm_kit.plugins.fidelity.metrics import feature_metrics, measure
 from msdm_kit.plugins.metrics.frechet import frechet_distance
 from msdm_kit.plugins.metrics.kernel_distance import kernel_distance
 from msdm_kit.plugins.metrics.neighbours import coverage, density, precision, radii, recall

@@ -9,11 +9,11 @@ import torch
 
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.plugins.embedders.random_network import Random
-from msdm_kit.plugins.fidelity import fidelity
-from msdm_kit.plugins.fidelity_files import save_fidelity, summary_of
-from msdm_kit.plugins.fidelity_groups import GroupDistances, floor
-from msdm_kit.plugins.fidelity_metrics import feature_metrics
-from msdm_kit.plugins.fidelity_projection import check_method, project
+from msdm_kit.plugins.fidelity.fidelity import fidelity
+from msdm_kit.plugins.fidelity.files import save_fidelity, summary_of
+from msdm_kit.plugins.fidelity.groups import GroupDistances, floor
+from msdm_kit.plugins.fidelity.metrics import feature_metrics
+from msdm_kit.plugins.fidelity.projection import check_method, project
 
 from ..painted import EMBEDDER, PER, STAINS, honest, measured, of_honest, of_itself, real, renamed
 
@@ -262,7 +262,7 @@ def test_one_feature_and_one_field_have_a_plane_too():
 
 
 def test_umap_is_named_where_it_is_missing(monkeypatch):
-    monkeypatch.setattr("msdm_kit.plugins.fidelity_projection._has_umap", lambda: False)
+    monkeypatch.setattr("msdm_kit.plugins.fidelity.projection._has_umap", lambda: False)
     with pytest.raises(MsdmError, match=r"pip install 'msdm-kit\[umap\]'"):
         check_method("umap")
     assert project(np.eye(20), np.eye(20)).method == "PCA"

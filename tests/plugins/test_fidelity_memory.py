@@ -7,8 +7,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from msdm_kit.core.sample import Sample
-from msdm_kit.plugins.fidelity import fidelity
-from msdm_kit.plugins.fidelity_memory import memorisation, oriented
+from msdm_kit.plugins.fidelity.fidelity import fidelity
+from msdm_kit.plugins.fidelity.memory import memorisation, oriented
 
 from ..painted import EMBEDDER, PER, honest, measured, of_honest, real, renamed
 

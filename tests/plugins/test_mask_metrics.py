@@ -17,7 +17,7 @@ from msdm_kit.plugins.metrics.comparison import Comparison, Instances
 from msdm_kit.plugins.metrics.distance import read_distance
 from msdm_kit.plugins.metrics.masks import METRICS, PAPER
 from msdm_kit.plugins.metrics.matching import best_matching, match_points
-from msdm_kit.plugins.segmentation_scores import mask_metrics, score_field, score_fields
+from msdm_kit.plugins.segmentation.scores import mask_metrics, score_field, score_fields
 
 from ..masks import discs, disturbed, relabelled
 

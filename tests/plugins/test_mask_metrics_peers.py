@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from msdm_kit.plugins.metrics.comparison import Comparison
-from msdm_kit.plugins.segmentation_scores import score_field
+from msdm_kit.plugins.segmentation.scores import score_field
 
 from ..masks import discs, disturbed
 

@@ -11,10 +11,10 @@ import pytest
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.manifest import read_manifest, write_manifest
 from msdm_kit.plugins.metrics.distance import Distance
-from msdm_kit.plugins.segmentation_evaluation import evaluate_segmentation, read_masks
-from msdm_kit.plugins.segmentation_files import save_evaluation, summary_of
-from msdm_kit.plugins.segmentation_results import summarise
-from msdm_kit.plugins.segmentation_scores import score_field
+from msdm_kit.plugins.segmentation.evaluation import evaluate_segmentation, read_masks
+from msdm_kit.plugins.segmentation.files import save_evaluation, summary_of
+from msdm_kit.plugins.segmentation.results import summarise
+from msdm_kit.plugins.segmentation.scores import score_field
 
 from ..cells import cell_folder, load, save
 

@@ -13,14 +13,14 @@ from msdm_kit.core.dataset import FieldDataset
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.fields import read_field
 from msdm_kit.core.manifest import read_manifest
-from msdm_kit.plugins.agreement import check_judges, segmenter_agreement
-from msdm_kit.plugins.segmentation_evaluation import evaluate_segmentation
-from msdm_kit.plugins.segmenter_folder import load_segmenter, open_segmenter, read_trained
+from msdm_kit.plugins.segmentation.agreement import check_judges, segmenter_agreement
+from msdm_kit.plugins.segmentation.evaluation import evaluate_segmentation
 from msdm_kit.plugins.segmenters import cpsam as cpsam_module
 from msdm_kit.plugins.segmenters import flows
 from msdm_kit.plugins.segmenters.fields import Joined
+from msdm_kit.plugins.segmenters.folder import load_segmenter, open_segmenter, read_trained
+from msdm_kit.plugins.segmenters.jobs import new_segmenter, predict, train_segmenter
 from msdm_kit.plugins.segmenters.network import SmallUNet
-from msdm_kit.plugins.segmenting import new_segmenter, predict, train_segmenter
 
 from ..discs import disc_field
 

@@ -7,11 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from ..core.sample import Sample
-from ..core.seeds import rng_for
-from .embedders.fields import Fields
-from .metrics.adherence import colour_adherence, mask_adherence
-from .parallel import ordered_map
+from ...core.sample import Sample
+from ...core.seeds import rng_for
+from ..embedders.fields import Fields
+from ..metrics.adherence import colour_adherence, mask_adherence
+from ..parallel import ordered_map
 
 Progress = Callable[[int, int], None]
 Colour = tuple[float, float, float]

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.files import write_text
-from .embedders.fields import Fields
+from ...core.files import write_text
+from ..embedders.fields import Fields
+from ..new_folder import check_new, new_folder
 from .fidelity import Fidelity
-from .fidelity_projection import Method, project
-from .new_folder import check_new, new_folder
+from .projection import Method, project
 
 SUMMARY, MATRIX, FIELDS, METRICS, REPORT = (
     "fidelity.json",
@@ -57,8 +57,8 @@ def save_fidelity(
     MsdmError
         The folder is not new, or cannot be written.
     """
-    from .fidelity_report import report_of
-    from .report.html import write_report
+    from ..report.html import write_report
+    from .report import report_of
 
     check_new(out)
     points = project(found.real.features, found.synthetic.features, projection, seed)

@@ -6,18 +6,18 @@ from functools import partial
 
 import numpy as np
 
-from ..core.errors import MsdmError, did_you_mean
-from .embedders.base import Embedder
-from .embedders.cache import EmbeddingCache
-from .embedders.fields import Fields, embed_fields
-from .fidelity_adherence import AdherenceFigures, adherence
-from .fidelity_data import ById
-from .fidelity_groups import GroupDistances, GroupFloor, GroupMatrix, Matching, group_labels
-from .fidelity_memory import Memorisation, memorisation
-from .fidelity_metrics import MetricResult, feature_metrics, measure
-from .fidelity_warnings import pixel_size_of_sets, warnings_of
-from .host import Host
-from .metrics.base import Features
+from ...core.errors import MsdmError, did_you_mean
+from ..embedders.base import Embedder
+from ..embedders.cache import EmbeddingCache
+from ..embedders.fields import Fields, embed_fields
+from ..host import Host
+from ..metrics.base import Features
+from .adherence import AdherenceFigures, adherence
+from .data import ById
+from .groups import GroupDistances, GroupFloor, GroupMatrix, Matching, group_labels
+from .memory import Memorisation, memorisation
+from .metrics import MetricResult, feature_metrics, measure
+from .warnings import pixel_size_of_sets, warnings_of
 
 Progress = Callable[[str, int, int], None]
 

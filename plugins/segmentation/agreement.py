@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from ..core.errors import MsdmError, did_you_mean
-from ..core.sample import Image, Labels
-from .metrics.base import Ratio
-from .metrics.comparison import Comparison
-from .metrics.masks import panoptic
-from .segmenters.base import Segmenter
+from ...core.errors import MsdmError, did_you_mean
+from ...core.sample import Image, Labels
+from ..metrics.base import Ratio
+from ..metrics.comparison import Comparison
+from ..metrics.masks import panoptic
+from ..segmenters.base import Segmenter
 
 
 def segmenter_agreement(segmenters: Sequence[Segmenter], image: Image, masks: Mapping[str, Labels]) -> float:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core.files import write_text
-from .new_folder import check_new, new_folder
-from .segmentation_results import Evaluation, Summary, summarise
+from ...core.files import write_text
+from ..new_folder import check_new, new_folder
+from .results import Evaluation, Summary, summarise
 
 FIELDS, AGREEMENT, SUMMARY, REPORT = "fields.csv", "agreement.csv", "summary.json", "report.html"
 
@@ -36,8 +36,8 @@ def save_evaluation(found: Evaluation, out: Path) -> None:
     MsdmError
         It is not, or cannot be written; or the image of a shown field is damaged.
     """
-    from .report.html import write_report
-    from .segmentation_report import report_of
+    from ..report.html import write_report
+    from .report import report_of
 
     check_new(out)
     report = report_of(found)

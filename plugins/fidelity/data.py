@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.dataset import FieldDataset
-from ..core.fields import MANIFEST, has_file, mask_folder, mask_kinds
-from ..core.manifest import read_manifest, select_split
-from ..core.sample import Sample
-from .embedders.fields import Fields
+from ...core.dataset import FieldDataset
+from ...core.fields import MANIFEST, has_file, mask_folder, mask_kinds
+from ...core.manifest import read_manifest, select_split
+from ...core.sample import Sample
+from ..embedders.fields import Fields
 
 Progress = Callable[[str, int, int], None]
 

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.fields import IMAGES, has_file, locate
-from ..core.images import RawImage, read_image
-from ..core.pictures import Colour, overlay
-from ..core.sample import Labels
-from .report.figures import intervals, strips
-from .report.page import Figure, Report, Section, Table
-from .report.pictures import tiles
-from .report.provenance import provenance
-from .segmentation_evaluation import read_masks
-from .segmentation_results import Evaluation, Summary
+from ...core.fields import IMAGES, has_file, locate
+from ...core.images import RawImage, read_image
+from ...core.pictures import Colour, overlay
+from ...core.sample import Labels
+from ..report.figures import intervals, strips
+from ..report.page import Figure, Report, Section, Table
+from ..report.pictures import tiles
+from ..report.provenance import provenance
+from .evaluation import read_masks
+from .results import Evaluation, Summary
 
 WORST = 6
 """Fields that are shown."""

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from ..core.images import to_uint8
-from ..core.sample import FACETS, Image, Labels, Sample
-from .embedders.fields import Fields, Progress
-from .metrics.base import Features
-from .metrics.neighbours import blocks
-from .parallel import ordered_map
+from ...core.images import to_uint8
+from ...core.sample import FACETS, Image, Labels, Sample
+from ..embedders.fields import Fields, Progress
+from ..metrics.base import Features
+from ..metrics.neighbours import blocks
+from ..parallel import ordered_map
 
 Values = NDArray[np.float64]
 _Number = TypeVar("_Number", bound=np.generic)

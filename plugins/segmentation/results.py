@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .metrics.base import MaskMetric, Ratio
-from .metrics.distance import Distance
-from .metrics.masks import PAPER
+from ..metrics.base import MaskMetric, Ratio
+from ..metrics.distance import Distance
+from ..metrics.masks import PAPER
 
 Values = NDArray[np.float64]
 RESAMPLES = 2000

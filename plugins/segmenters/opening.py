@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.dataset import FieldDataset
-from ..core.errors import MsdmError
-from ..core.fields import MANIFEST, Progress
-from ..core.manifest import read_manifest
-from .segmenters.base import Fields
-from .segmenters.fields import Joined
+from ...core.dataset import FieldDataset
+from ...core.errors import MsdmError
+from ...core.fields import MANIFEST, Progress
+from ...core.manifest import read_manifest
+from .base import Fields
+from .fields import Joined
 
 TRAIN, VALIDATION = "train", "val"
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .embedders.base import Embedder
-from .embedders.tiling import pixel_size_of
-from .metrics.distance import PIXEL_SIZE
+from ..embedders.base import Embedder
+from ..embedders.tiling import pixel_size_of
+from ..metrics.distance import PIXEL_SIZE
 
 if TYPE_CHECKING:
     from .fidelity import Fidelity

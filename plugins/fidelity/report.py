@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from ..core.images import RawImage, to_uint8
-from .embedders.fields import Fields
+from ...core.images import RawImage, to_uint8
+from ..embedders.fields import Fields
+from ..report.figures import distributions, intervals, matrix, scatter, strips
+from ..report.page import Figure, Report, Section, Table
+from ..report.pictures import tiles
+from ..report.provenance import provenance
 from .fidelity import Fidelity
-from .fidelity_memory import COPY, COPY_WITHOUT_MASK, Memorisation, oriented
-from .fidelity_projection import Projection
-from .report.figures import distributions, intervals, matrix, scatter, strips
-from .report.page import Figure, Report, Section, Table
-from .report.pictures import tiles
-from .report.provenance import provenance
+from .memory import COPY, COPY_WITHOUT_MASK, Memorisation, oriented
+from .projection import Projection
 
 LISTED = 2000
 """Rows of the table of fields at most."""
@@ -342,7 +342,7 @@ def _adherence(found: Fidelity) -> Section:
 
 
 def _fields(found: Fidelity) -> Section:
-    from .fidelity_files import field_rows
+    from .files import field_rows
 
     rows = field_rows(found)
     columns = tuple(rows[0])

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 
-from ..core.errors import MsdmError
-from .host import Host, get_host
-from .metrics.base import MaskMetric, Ratio
-from .metrics.comparison import RADIUS, Comparison, Masks
+from ...core.errors import MsdmError
+from ..host import Host, get_host
+from ..metrics.base import MaskMetric, Ratio
+from ..metrics.comparison import RADIUS, Comparison, Masks
 
 
 def score_fields(
@@ -76,7 +76,7 @@ def mask_metrics(names: Sequence[str] | None = None, host: Host | None = None) -
     MsdmError
         No such metric, or it is one of features.
     """
-    from .metrics.masks import METRICS
+    from ..metrics.masks import METRICS
 
     host = host or get_host()
     known = host.names("metric")

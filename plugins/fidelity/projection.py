@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import MsdmError, did_you_mean
-from .metrics.base import Features
+from ...core.errors import MsdmError, did_you_mean
+from ..metrics.base import Features
 
 Method = Literal["auto", "umap", "pca"]
 METHODS: tuple[Method, ...] = ("auto", "umap", "pca")

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import MsdmError, did_you_mean
-from ..core.seeds import rng_for
-from .metrics.base import FeatureMetric, Features
-from .metrics.transport import WASSERSTEIN, ground_cost, transport_cost
+from ...core.errors import MsdmError, did_you_mean
+from ...core.seeds import rng_for
+from ..metrics.base import FeatureMetric, Features
+from ..metrics.transport import WASSERSTEIN, ground_cost, transport_cost
 
 Progress = Callable[[int, int], None]
 

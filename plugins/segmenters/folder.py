@@ -5,14 +5,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..core.checkpoint import file_hash
-from ..core.errors import MsdmError
-from ..core.fields import mask_folder
-from .choice import choose, read_choice
-from .device import pick_device
-from .host import Host
-from .recipe_schema import one_line
-from .segmenters.base import Segmenter
+from ...core.checkpoint import file_hash
+from ...core.errors import MsdmError
+from ...core.fields import mask_folder
+from ..choice import choose, read_choice
+from ..device import pick_device
+from ..host import Host
+from ..recipe_schema import one_line
+from .base import Segmenter
 
 FACTS, WEIGHTS = "segmenter.json", "weights.safetensors"
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import MsdmError, did_you_mean
-from ..core.fields import MANIFEST, Progress, locate, mask_folder, mask_kinds
-from ..core.images import read_labels
-from ..core.manifest import read_manifest, select_split
-from .metrics.base import MaskMetric, Ratio
-from .metrics.comparison import Comparison, Instances, Masks
-from .metrics.distance import PIXEL_SIZE, Distance, read_pixel_size
-from .parallel import ordered_map
-from .segmentation_results import Evaluation, FieldScores, mean
-from .segmentation_scores import mask_metrics, ratios
+from ...core.errors import MsdmError, did_you_mean
+from ...core.fields import MANIFEST, Progress, locate, mask_folder, mask_kinds
+from ...core.images import read_labels
+from ...core.manifest import read_manifest, select_split
+from ..metrics.base import MaskMetric, Ratio
+from ..metrics.comparison import Comparison, Instances, Masks
+from ..metrics.distance import PIXEL_SIZE, Distance, read_pixel_size
+from ..parallel import ordered_map
+from .results import Evaluation, FieldScores, mean
+from .scores import mask_metrics, ratios
 
 NO_GROUP = "(empty)"
 """The group of fields whose value is empty."""

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..core.errors import MsdmError
-from ..core.seeds import rng_for
-from .fidelity_groups import floor
-from .host import Host, get_host
-from .metrics.base import FeatureMetric, Features
-from .metrics.kernel_distance import KID, kernel_distance
+from ...core.errors import MsdmError
+from ...core.seeds import rng_for
+from ..host import Host, get_host
+from ..metrics.base import FeatureMetric, Features
+from ..metrics.kernel_distance import KID, kernel_distance
+from .groups import floor
 
 Progress = Callable[[int, int], None]
 _Halves = tuple[int | None, float | None, float | None, float | None, float | None] | None

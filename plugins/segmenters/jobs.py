@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from ..core.checkpoint import file_hash
-from ..core.errors import MsdmError
-from ..core.fields import IMAGES, MANIFEST, mask_folder
-from ..core.files import write_text
-from ..core.images import save_image, save_labels
-from ..core.manifest import write_manifest
-from .choice import choose
-from .device import pick_device
-from .host import Host
-from .new_folder import check_new, new_folder
-from .segmenter_folder import FACTS, WEIGHTS, Trained
-from .segmenters.base import Fields, Progress, Segmenter
+from ...core.checkpoint import file_hash
+from ...core.errors import MsdmError
+from ...core.fields import IMAGES, MANIFEST, mask_folder
+from ...core.files import write_text
+from ...core.images import save_image, save_labels
+from ...core.manifest import write_manifest
+from ..choice import choose
+from ..device import pick_device
+from ..host import Host
+from ..new_folder import check_new, new_folder
+from .base import Fields, Progress, Segmenter
+from .folder import FACTS, WEIGHTS, Trained
 
 SEGMENTER = "segmenter"
 """Column of a manifest of predictions: the SHA-256 of each segmenter's weights, by kind, as JSON."""

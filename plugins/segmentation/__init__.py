@@ -1,0 +1,1 @@
+"""How well do predicted masks fit the true ones?"""
