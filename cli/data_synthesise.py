@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import MsdmError
+from .options import Workers
 
 if TYPE_CHECKING:
     from ..plugins.synthesis import Synthesised
@@ -48,6 +49,7 @@ def synthesise(
         typer.Option(metavar="NAME", help="Shapes of this split only.", show_default="every split"),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="K", help="Of shapes and places.")] = 0,
+    workers: Workers = None,
 ) -> None:
     """Make masks that nobody annotated: shapes of a data set, packed anew without overlap.
 
@@ -93,6 +95,7 @@ def synthesise(
             split=split,
             ids=ids,
             seed=seed,
+            workers=workers,
             listener=listen,
         )
     for line in _lines(done):

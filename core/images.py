@@ -14,6 +14,7 @@ from PIL import UnidentifiedImageError
 from .errors import MsdmError
 from .files import atomic_write
 from .sample import Image
+from .tiff import check_tiff
 
 SUFFIXES = (".png", ".tif", ".tiff")
 RawImage = NDArray[np.uint8]
@@ -189,6 +190,7 @@ def decode(path: Path) -> tuple[NDArray[Any], str, int]:
         The file is missing or damaged, holds several pictures, or has too many pixels.
     """
     try:
+        check_tiff(path)
         with Pillow.open(path, formats=("PNG", "TIFF")) as picture:
             # Pillow itself only warns up to twice the limit, and filters of warnings are not thread-safe.
             limit, pixels = Pillow.MAX_IMAGE_PIXELS, picture.width * picture.height

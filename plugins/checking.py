@@ -131,18 +131,25 @@ def check(
     return report
 
 
-def open_data(root: Path) -> tuple[list[dict[str, str]], tuple[str, ...]]:
+def open_data(root: Path, *, images: bool = True) -> tuple[list[dict[str, str]], tuple[str, ...]]:
     """The manifest's rows and the mask kinds of a data folder.
+
+    Parameters
+    ----------
+    root : Path
+    images : bool
+        Whether there must be images.
 
     Raises
     ------
     MsdmError
-        The folder, its manifest or `images/` is missing or wrong, or no mask folder is there.
+        The folder, its manifest or (where it is wanted) `images/` is missing or wrong, or no mask folder is
+        there.
     """
     if not root.is_dir():
         raise MsdmError(f"folder {root} is missing; give one that holds {MANIFEST} and {IMAGES}/")
     rows = read_manifest(root / MANIFEST)
-    if not (root / IMAGES).is_dir():
+    if images and not (root / IMAGES).is_dir():
         raise MsdmError(f"folder {root / IMAGES} is missing; a data set has {MANIFEST}, {IMAGES}/ and masks")
     kinds = mask_kinds(root)
     if not kinds:

@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import MsdmError
-from ..core.fields import IMAGES, MANIFEST, Progress, locate, mask_folder
+from ..core.fields import IMAGES, MANIFEST, Progress, has_file, locate, mask_folder
 from ..core.images import read_image, read_labels
 from ..core.manifest import write_manifest
 from .checking import open_data
 from .checks.manifest import SLIDES
 from .importers.base import Content
 from .importers.writing import write_field
-from .instances import InstanceFile, read_instances
+from .instance_index import InstanceIndex
+from .instances import InstanceFile
 from .new_folder import check_new, new_folder
 from .parallel import ordered_map
 
@@ -77,8 +78,8 @@ def derive_cells(
 ) -> Derived:
     """Write a copy of a data folder with cells grown from its nuclei.
 
-    Each row gets ``cells_derived`` = 1 and ``cell_expand_px``, the distance. Classes of nuclei are kept; the
-    cells have none.
+    Each row gets ``cells_derived`` = 1 and ``cell_expand_px``, the distance. A cell has the class of its
+    nucleus. A field without an image stays so.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def derive_cells(
     root, folder = Path(root), Path(out)
     if distance is not None and not 0 < distance < float("inf"):
         raise MsdmError(f"distance {distance} grows no cells; give pixels above 0, or none for the default")
-    rows, kinds = open_data(root)
+    rows, kinds = open_data(root, images=False)
     if "cell" in kinds:
         raise MsdmError(f"{root} has cells in {mask_folder('cell')}/; cells are derived where there are none")
     if "nucleus" not in kinds:
@@ -119,7 +120,7 @@ def derive_cells(
         distances: list[float] = [by_group[row[column]] for row in rows]
     else:
         distances = [distance] * len(rows)
-    classes = read_instances(root)
+    classes = InstanceIndex(root, ids)
     others = tuple(kind for kind in kinds if kind != "nucleus")
     count = 0
     with new_folder(folder) as temporary:
@@ -129,7 +130,9 @@ def derive_cells(
             counts = ordered_map(derive_one, jobs, workers, _part(on_progress, total - len(ids), total))
             for id, cells in zip(ids, counts, strict=True):
                 count += cells
-                instances.add(id, classes.get(id, {}))
+                named = classes.of(id)
+                # a cell has the number of its nucleus
+                instances.add(id, {**named, "cell": named["nucleus"]} if "nucleus" in named else named)
         write_manifest(
             temporary / MANIFEST,
             [
@@ -164,7 +167,7 @@ def _derive(root: Path, out: Path, others: tuple[str, ...], job: tuple[str, floa
     """Write a field with its cells; their number."""
     id, distance = job
     nuclei = _nuclei(root, id)
-    image = read_image(locate(root / IMAGES, id))
+    image = read_image(locate(root / IMAGES, id)) if has_file(root / IMAGES, id) else None
     masks: Mapping[str, NDArray[np.integer[Any]]] = {
         "nucleus": nuclei,
         "cell": expand(nuclei, distance),

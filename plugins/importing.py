@@ -13,6 +13,7 @@ from ..core.errors import MsdmError
 from ..core.fields import MANIFEST, mask_folder
 from ..core.manifest import write_manifest
 from .host import Host, get_host
+from .importers.archive import open_zip
 from .importers.base import ForeignField, Importer
 from .importers.rows import manifest_rows, unique_ids
 from .importers.source import Source
@@ -201,6 +202,9 @@ def detect_format(source: Source, host: Host) -> str:
             f"{source.path} looks like {' and '.join(found)}; choose with --format, or import its folders "
             "one by one"
         )
+    for path in source.glance:
+        if path.suffix.lower() == ".zip":
+            open_zip(path).close()  # one that is damaged says so
     what = "is empty" if not source.glance else "is of no format that is known"
     wanted = "; ".join(f"{name}: {importer.looks_for}" for name, importer in importers.items())
     raise MsdmError(f"{source.path} {what}; looked for {wanted}")

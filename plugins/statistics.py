@@ -105,7 +105,7 @@ def statistics(
     Parameters
     ----------
     root : path
-        A folder in the documented layout. A mask that is not there is left out.
+        A folder in the documented layout. Images need not be there; a mask that is not is left out.
     group : str or None
         A column of the manifest; None takes all fields together.
     workers : int or None
@@ -119,7 +119,7 @@ def statistics(
         The folder, its manifest or a mask is wrong, or there is no such column.
     """
     root = Path(root)
-    rows, kinds = open_data(root)
+    rows, kinds = open_data(root, images=False)
     if group is not None and group not in rows[0]:
         raise MsdmError(f"no column {group!r} in the manifest; {did_you_mean(group, rows[0])}")
     groups: dict[str, GroupStatistics] = {}

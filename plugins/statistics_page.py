@@ -128,4 +128,7 @@ def _picture(root: Path, kinds: Sequence[str], id: str) -> RawImage:
         for kind in kinds
         if has_file(root / mask_folder(kind), id)
     }
-    return overlay(read_image(locate(root / IMAGES, id)), masks)
+    if has_file(root / IMAGES, id):
+        return overlay(read_image(locate(root / IMAGES, id)), masks)
+    size = next(iter(masks.values())).shape if masks else (SIDE, SIDE)
+    return overlay(np.full((*size, 3), 255, np.uint8), masks)

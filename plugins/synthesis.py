@@ -8,7 +8,9 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from .mask_operations.forms import turned
 from .mask_operations.space import Space
 from .mask_operations.units import Stamp, paste, renumbered
 from .new_folder import check_new, new_folder
+from .parallel import ordered_map
 from .properties import moment_properties
 from .shape_library import Shape, ShapeLibrary, Values, read_shapes
 
@@ -192,6 +195,7 @@ def synthesise(
     split: str | None = None,
     ids: Sequence[str] | None = None,
     seed: int = 0,
+    workers: int | None = 1,
     listener: Listener = lambda event: None,
 ) -> Synthesised:
     """Write fields of synthesised masks as a data set without images.
@@ -214,6 +218,8 @@ def synthesise(
         Which fields shapes are taken of, as for `read_shapes`.
     seed : int
         A field depends on it and on its number, not on how many there are.
+    workers : int or None
+        Processes; None takes all cores where there are many fields. The result is the same.
     listener : callable
         Called with every event.
 
@@ -246,6 +252,11 @@ def synthesise(
         weights = aim(library, eccentricity, size, int(per_field), seed)
     done = Synthesised(folder, library.kinds[0])
     rows = []
+
+    def laid(count: int, total: int) -> None:
+        if count:
+            listener(Laid(count, total))
+
     with (
         new_folder(folder) as temporary,
         open(temporary / SHAPES, "w", encoding="utf-8", newline="") as origins,
@@ -253,21 +264,20 @@ def synthesise(
     ):
         writer = csv.writer(origins, lineterminator="\n")
         writer.writerow(["id", "label", "source", "source_label"])
-        for i in range(n):
-            # the fractions of an instance add up over the fields
-            count = int(per_field * (i + 1)) - int(per_field * i)
-            id = f"synth_{seed}_{i + 1:05d}"
-            layout = lay_out(library, weights, size, count, rng_for(seed, "synthesise", i))
-            if not layout.placed:
-                raise MsdmError(
-                    f"no shape of {source} fits into {size[0]}x{size[1]} pixels; choose a larger --size"
-                )
-            masks = {kind: labels.astype(np.int64) for kind, labels in layout.masks.items()}
-            instances.add(id, write_field(temporary, id, Content(None, masks, layout.classes), id).classes)
-            rows.append(_row(id, source, layout, seed, density, eccentricity))
-            writer.writerows([id, label, shape.field, shape.label] for label, shape in layout.placed)
-            _count(done, id, layout)
-            listener(Laid(i + 1, n))
+        # the fractions of an instance add up over the fields
+        until = [int(per_field * i + 0.5) for i in range(n + 1)]
+        jobs = [(i, until[i + 1] - until[i]) for i in range(n)]
+        maker = _Maker(temporary, library, weights, size, seed, split, ids)
+        for made in ordered_map(maker, jobs, workers, laid):
+            instances.add(made.id, made.classes)
+            rows.append(_row(made, source, seed, density, eccentricity))
+            writer.writerows([made.id, *place] for place in made.places)
+            done.asked += made.asked
+            done.placed += made.placed
+            done.eccentricity.append(made.eccentricity)
+            done.area.append(made.area)
+            if len(made.places) < made.asked:
+                done.short.append(made.id)
         write_manifest(temporary / MANIFEST, rows)
     done.density = done.placed / (n * size[0] * size[1]) * 1e6
     return done
@@ -283,30 +293,86 @@ def _middle(stamp: Stamp, kinds: Sequence[str]) -> tuple[int, int]:
     return int(nearest[0]), int(nearest[1])
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A field that is written: what the set's files and figures have of it."""
+
+    id: str
+    asked: int
+    placed: int
+    places: list[tuple[int, str, int]]
+    classes: dict[str, dict[int, str]]
+    eccentricity: float
+    area: float
+
+
+class _Maker:
+    """Lays out and writes a field: its number and how many instances it is to have.
+
+    Where it is sent to another process, shapes are not sent along: that process reads them itself.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        library: ShapeLibrary,
+        weights: Values,
+        size: tuple[int, int],
+        seed: int,
+        split: str | None,
+        ids: Sequence[str] | None,
+    ) -> None:
+        self._folder, self._weights, self._size, self._seed = folder, weights, size, seed
+        self._library: ShapeLibrary | None = library
+        self._of = library.folder, split, None if ids is None else tuple(ids)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_library": None}
+
+    def __call__(self, job: tuple[int, int]) -> _Made:
+        number, count = job
+        library = _read_once(*self._of) if self._library is None else self._library
+        id = f"synth_{self._seed}_{number + 1:05d}"
+        layout = lay_out(library, self._weights, self._size, count, rng_for(self._seed, "synthesise", number))
+        if not layout.placed:
+            raise MsdmError(
+                f"no shape of {library.folder} fits into {self._size[0]}x{self._size[1]} pixels; choose a "
+                f"larger --size"
+            )
+        masks = {kind: labels.astype(np.int64) for kind, labels in layout.masks.items()}
+        written = write_field(self._folder, id, Content(None, masks, layout.classes), id)
+        measured = moment_properties(layout.masks[library.kinds[0]])
+        return _Made(
+            id,
+            layout.asked,
+            len(measured["area"]),
+            [(label, shape.field, shape.label) for label, shape in layout.placed],
+            written.classes,
+            float(measured["eccentricity"].mean()),
+            float(measured["area"].mean()),
+        )
+
+
+@lru_cache(maxsize=1)
+def _read_once(folder: Path, split: str | None, ids: tuple[str, ...] | None) -> ShapeLibrary:
+    """The shapes, in a process of `ordered_map`: it ends with the synthesis, so that they are never old."""
+    return read_shapes(folder, split=split, ids=ids)
+
+
 def _row(
-    id: str, source: Path, layout: Layout, seed: int, density: float | None, eccentricity: float | None
+    made: _Made, source: Path, seed: int, density: float | None, eccentricity: float | None
 ) -> dict[str, str]:
     return {
-        "id": id,
+        "id": made.id,
         "synthesised_from": source.resolve().name,
         "synthesis": json.dumps(
             {
-                "asked": layout.asked,
+                "asked": made.asked,
                 "density": density,
                 "eccentricity": eccentricity,
-                "placed": len(layout.placed),
+                "placed": len(made.places),
                 "seed": seed,
             },
             sort_keys=True,
         ),
     }
-
-
-def _count(done: Synthesised, id: str, layout: Layout) -> None:
-    measured = moment_properties(layout.masks[done.kind])
-    done.asked += layout.asked
-    done.placed += len(measured["area"])
-    done.eccentricity.append(float(measured["eccentricity"].mean()))
-    done.area.append(float(measured["area"].mean()))
-    if len(layout.placed) < layout.asked:
-        done.short.append(id)

@@ -1,6 +1,6 @@
 """Instances drawn into label maps, one after the other: where two overlap, the later one wins."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,20 @@ class Canvas:
         Height and width; known to be small enough for memory.
     where : str
         Names the file in a message.
+    allocate : callable (count) -> ndarray (count,) int32, or None
+        Makes the zeros of a label map; None makes them in memory.
     """
 
-    def __init__(self, size: tuple[int, int], where: str) -> None:
+    def __init__(
+        self,
+        size: tuple[int, int],
+        where: str,
+        allocate: Callable[[int], NDArray[np.int32]] | None = None,
+    ) -> None:
         self.size = size
         self.where = where
         # Column by column, as run-length codes go.
+        self._allocate = allocate or _zeros
         self._columns: dict[str, NDArray[np.int32]] = {}
         self._classes: dict[str, dict[int, str]] = {}
         self._drawn: dict[str, set[int]] = {}
@@ -75,6 +83,16 @@ class Canvas:
         lost = sum(len(labels - set(np.unique(masks[kind]).tolist())) for kind, labels in self._drawn.items())
         return Content(image, masks, self._classes, lost)
 
+    @property
+    def masks(self) -> dict[str, NDArray[np.int32]]:
+        """What was drawn so far, (H, W) by kind: views of what `allocate` made."""
+        return {kind: self._as_map(flat) for kind, flat in self._columns.items()}
+
+    @property
+    def classes(self) -> dict[str, dict[int, str]]:
+        """The classes that were given so far."""
+        return self._classes
+
     def _check(self, points: Points, label: int) -> None:
         if not np.isfinite(points).all():
             raise MsdmError(
@@ -84,7 +102,7 @@ class Canvas:
     def _map(self, kind: str, label: int) -> NDArray[np.int32]:
         self._drawn.setdefault(kind, set()).add(label)
         if kind not in self._columns:
-            self._columns[kind] = np.zeros(self.size[0] * self.size[1], np.int32)
+            self._columns[kind] = self._allocate(self.size[0] * self.size[1])
         return self._columns[kind]
 
     def _as_map(self, flat: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -92,6 +110,10 @@ class Canvas:
 
     def _stamp(self, kind: str, label: int, window: tuple[slice, slice], inside: NDArray[np.bool_]) -> None:
         self._as_map(self._map(kind, label))[window][inside] = label
+
+
+def _zeros(count: int) -> NDArray[np.int32]:
+    return np.zeros(count, np.int32)
 
 
 def rings(coordinates: object, where: str) -> list[Points]:

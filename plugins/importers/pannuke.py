@@ -35,7 +35,7 @@ class PanNuke(Importer):
         if {"images.npy", "masks.npy"} <= names:
             return True
         archives = [path for path in source.glance if path.suffix.lower() == ".zip"]
-        return any(_has_fold(path) for path in archives[:_GLANCED])
+        return any(_has_fold(path, damaged=False) for path in archives[:_GLANCED])
 
     def fields(self, source: Source) -> Iterator[ForeignField]:
         seen: set[str] = set()
@@ -45,7 +45,7 @@ class PanNuke(Importer):
             seen.add(fold.name)
             yield from fold.fields(source.relative(loose[images]))
         for path in source.files(".zip"):
-            if not _has_fold(path):
+            if not _has_fold(path, damaged=True):
                 continue
             archive = open_zip(path)
             for images in sorted(n for n in archive.namelist() if PurePosixPath(n).name == "images.npy"):
@@ -54,12 +54,13 @@ class PanNuke(Importer):
                     yield from fold.fields(f"{source.relative(path)}: {images}")
 
 
-def _has_fold(path: Path) -> bool:
+def _has_fold(path: Path, *, damaged: bool) -> bool:
+    """Whether an archive holds a fold; `damaged` where it cannot be read: `open_zip` says so then."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {"images.npy", "masks.npy"} <= {PurePosixPath(name).name for name in archive.namelist()}
     except (OSError, zipfile.BadZipFile, ValueError):
-        return False
+        return damaged
 
 
 class _Fold:

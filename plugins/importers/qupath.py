@@ -1,5 +1,6 @@
 """QuPath: GeoJSON of cells, detections or annotations (Bankhead et al. 2017), from 0.2 on."""
 
+import math
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -50,13 +51,43 @@ def _is_geojson(path: Path) -> bool:
 
 
 def _read(path: Path, image: Path, kind: str) -> Content:
+    canvas = Canvas(picture_size(image), str(path))
+    draw(read_features(path), canvas, path, kind)
+    return canvas.content(read_picture(image))
+
+
+def read_features(path: Path) -> list[dict[str, Any]]:
+    """The features of a GeoJSON file.
+
+    Raises
+    ------
+    MsdmError
+        It cannot be read, or has none.
+    """
     content = read_json(path)
     features = content.get("features") if isinstance(content, dict) else content
     if isinstance(content, dict) and content.get("type") == "Feature":
         features = [content]
     if not isinstance(features, list) or not all(isinstance(f, dict) for f in features):
         raise MsdmError(f"{path} has no list of features; export it from QuPath as GeoJSON")
-    canvas = Canvas(picture_size(image), str(path))
+    return features
+
+
+def extent(features: list[dict[str, Any]], path: Path) -> tuple[int, int]:
+    """Height and width in pixels that hold all instances, from the origin."""
+    boxes = [_box(_polygons(f.get("geometry"), str(path))) for _, _, f in _instances(features, path)]
+    ends = [(box[3], box[2]) for box in boxes if all(map(math.isfinite, box))]
+    return math.ceil(max((y for y, _ in ends), default=0)), math.ceil(max((x for _, x in ends), default=0))
+
+
+def draw(features: list[dict[str, Any]], canvas: Canvas, path: Path, kind: str) -> None:
+    """Draw the instances of a file: cells and nuclei as they say, all others as `kind`.
+
+    Raises
+    ------
+    MsdmError
+        Coordinates are no numbers.
+    """
     for label, (object_type, name, feature) in enumerate(_instances(features, path), 1):
         where = f"{path}: feature {label}"
         nucleus = feature.get("nucleusGeometry")
@@ -67,7 +98,6 @@ def _read(path: Path, image: Path, kind: str) -> Content:
                 canvas.polygons(which, label, parts)
                 if name:
                     canvas.name(which, label, name)
-    return canvas.content(read_picture(image))
 
 
 def _instances(features: list[dict[str, Any]], path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -151,12 +151,19 @@ class Source:
         Raises
         ------
         MsdmError
-            The name leads out of its folder.
+            The name leads out of its folder, or is none that a file can have.
         """
         check_name(name, self.path)
         for folder in folders:
             path = folder / name
-            if path.is_file():
+            try:
+                there = path.is_file()
+            except OSError as error:
+                raise MsdmError(
+                    f"{self.path} names a file {name!r:.80}, and none can be called so ({error.strerror}); "
+                    f"rename it in both"
+                ) from None
+            if there:
                 if not path.resolve().is_relative_to(folder.resolve()):
                     raise MsdmError(
                         f"{path} leads out of {folder}, which is refused; put the file itself there"

@@ -3,9 +3,11 @@
 import struct
 import warnings
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -159,6 +161,28 @@ def test_a_file_cut_short(tmp_path, read, keep):
     data = path.read_bytes()
     path.write_bytes(data[: keep if isinstance(keep, int) else int(keep * len(data))])
     refuse(read, path)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        partial(tifffile.imwrite, compression="zlib"),
+        partial(tifffile.imwrite, compression="zlib", rowsperstrip=4, byteorder=">"),
+        partial(tifffile.imwrite, compression="zlib", tile=(16, 16), bigtiff=True),
+        lambda path, array: Image.fromarray(array).save(path, compression="tiff_lzw"),
+    ],
+    ids=["strip", "strips", "tiles", "Pillow"],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_compressed_tiff_cut_short_is_one_line(tmp_path, capfd, write):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
+    write(tmp_path / "a.tif", noise)
+    assert np.array_equal(read_labels(tmp_path / "a.tif"), noise)
+    whole = (tmp_path / "a.tif").read_bytes()
+    for cut in (1, 60, 300, len(whole) // 2):
+        (tmp_path / "a.tif").write_bytes(whole[:-cut])
+        refuse(read_labels, tmp_path / "a.tif", f"the file has {len(whole) - cut} bytes", "it is cut short")
+    assert capfd.readouterr() == ("", ""), "neither libtiff nor Pillow prints a line"
 
 
 def test_a_damaged_header(tmp_path):

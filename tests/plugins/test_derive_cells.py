@@ -93,12 +93,23 @@ def test_a_folder(data, tmp_path):
     )
     assert (done.fields, done.cells, done.distances) == (4, 16, (2, 2))
     assert seen == [(k, 4) for k in range(5)]
-    assert read_instances(tmp_path / "out") == {"f1": {"nucleus": {2: "round"}}}
+    assert read_instances(tmp_path / "out") == {"f1": {"nucleus": {2: "round"}, "cell": {2: "round"}}}
     for row in read_manifest(tmp_path / "out/metadata.csv"):
         assert (row["cells_derived"], row["cell_expand_px"]) == ("1", "2")
         nuclei = load(data / "nuclei" / f"{row['id']}.png")
         assert np.array_equal(load(tmp_path / "out/nuclei" / f"{row['id']}.png"), nuclei)
         assert np.array_equal(load(tmp_path / "out/cells" / f"{row['id']}.png"), expand(nuclei, 2))
+
+
+def test_masks_without_images(data, tmp_path):
+    (data / "images/f2.png").unlink()
+    derive_cells(data, tmp_path / "some", distance=2)
+    assert sorted(p.stem for p in (tmp_path / "some/images").iterdir()) == ["f0", "f1", "f3"]
+    shutil.rmtree(data / "images")
+    assert derive_cells(data, tmp_path / "none", distance=2).cells == 16
+    assert sorted(p.name for p in (tmp_path / "none").iterdir()) == ["cells", "metadata.csv", "nuclei"]
+    for name in ("some", "none"):
+        assert np.array_equal(load(tmp_path / name / "cells/f2.png"), expand(load(data / "nuclei/f2.png"), 2))
 
 
 def test_progress_counts_fields_that_are_measured_first_twice(data, tmp_path):

@@ -82,7 +82,14 @@ def test_an_archive_that_is_cut_short_or_damaged(tmp_path, refuses):
     path.write_bytes(data)
     refuses("fold.zip", "damaged")
     path.write_bytes(data[:-40])
-    refuses("is of no format that is known", "pannuke: images.npy and masks.npy")
+    refuses("fold.zip is no ZIP archive, or damaged", "copy it again")
+
+
+def test_a_damaged_fold_is_not_passed_over_beside_a_sound_one(tmp_path, refuses):
+    archive(tmp_path / "set", FOLD)
+    path = tmp_path / "set/fold.zip"
+    (tmp_path / "set/fold_2.zip").write_bytes(path.read_bytes()[:-40])
+    refuses("fold_2.zip is no ZIP archive, or damaged")
 
 
 def test_a_fold_that_is_cut_short(tmp_path, refuses):

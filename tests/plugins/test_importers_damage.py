@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from msdm_kit.core.errors import MsdmError
@@ -180,6 +181,7 @@ def test_coco_annotations_that_are_wrong(tmp_path, refuses, change, says):
         ({"file_name": "/etc/a.png"}, "leads out of its folder"),
         ({"file_name": "..\\a.png"}, "leads out of its folder"),
         ({"file_name": "C:\\a.png"}, "leads out of its folder"),
+        ({"file_name": "a" * 5000 + ".png"}, "none can be called so (File name too long)"),
         (
             {"height": 10**9, "width": 10**9, "file_name": "none.png"},
             "says that it is 1000000000 x 1000000000",
@@ -323,6 +325,19 @@ def test_pictures_that_are_wrong(tmp_path, refuses, monkeypatch):
     picture(tmp_path / "set/a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     refuses("a fiel", "d has 1 to 50 pixels")
+
+
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("name", ["a.tif", "a_masks.tif"])
+def test_a_tiff_that_is_cut_short_is_one_line(tmp_path, refuses, capfd, tile, name):
+    (tmp_path / "set").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "set/a_masks.tif", noise[..., 0], compression="zlib", tile=tile)
+    tifffile.imwrite(tmp_path / "set/a.tif", noise, compression="zlib", tile=tile, photometric="rgb")
+    path = tmp_path / "set" / name
+    path.write_bytes(path.read_bytes()[:-400])
+    refuses(f"{name} is damaged or cannot be read (the file has {path.stat().st_size} bytes and goes on")
+    assert capfd.readouterr() == ("", ""), "libtiff prints nothing"
 
 
 def test_a_mixed_folder(tmp_path, refuses):

@@ -74,6 +74,17 @@ def test_the_page_is_whole(data, tmp_path):
     assert "Outlines: cell cyan, nucleus yellow." in page.said
 
 
+def test_masks_without_images(data, tmp_path):
+    with_images = statistics(data).figures()
+    for path in (data / "images").iterdir():
+        path.unlink()
+    (data / "images").rmdir()
+    found = statistics(data)
+    assert found.figures() == with_images
+    save_page(found, tmp_path / "page.html")
+    assert checked((tmp_path / "page.html").read_text(encoding="utf-8")).count("img") == EXAMPLES
+
+
 def test_hostile_names_are_text(data):
     group_by(data, [HOSTILE, HOSTILE, "]]><svg onload=alert(1)>", "</style><b>"])
     rows = read_manifest(data / "metadata.csv")
