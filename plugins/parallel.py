@@ -3,11 +3,12 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TypeVar
 
 from ..core.errors import MsdmError
@@ -80,7 +81,8 @@ def _results(
     under_way: deque[Future[list[_Result]]] = deque()
     try:
         for chunk in chunks:
-            under_way.append(pool.submit(_work, function, chunk))
+            with uninterrupted():  # it starts processes
+                under_way.append(pool.submit(_work, function, chunk))
             if len(under_way) >= 4 * workers:
                 yield from under_way.popleft().result()
         while under_way:
@@ -90,7 +92,33 @@ def _results(
             f"one of {workers} worker processes died, as where memory runs out; take fewer: --workers 1"
         ) from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        with uninterrupted():  # a second Ctrl-C must not leave them
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the end, and keep it from the processes that are started meanwhile.
+
+    A process whose start is cut off waits for ever for what it is to do, and its parent for its end. Blocking
+    the signal in the main thread is not enough, as any other thread takes it for the whole process. A process
+    that is started hears Ctrl-C once it unblocks it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ctrl-C never comes here
+        return
+    came: list[int] = []
+    blocks = hasattr(signal, "pthread_sigmask")  # Windows has none
+    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if blocks else set()
+    try:
+        yield
+    finally:
+        if blocks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _work(function: Callable[[_Item], _Result], chunk: Sequence[_Item]) -> list[_Result]:

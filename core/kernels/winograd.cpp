@@ -258,6 +258,7 @@ template <class T, bool UP> struct Winograd {
     static bool convolve(void *parallel, int64_t threads, const Shape &s, const T *x, const float *u,
                          const float *bias, T *out) {
         const int64_t tiles = s.tiles(), blocks = (tiles + BLOCK - 1) / BLOCK, lines = s.c / Channels::channels;
+        if (!tiles) return true;
         // few blocks for many threads: several to a block, each with some of the panels
         int64_t shares = threads > 1 ? (4 * threads + blocks - 1) / blocks : 1;
         if (shares > (s.panels + 1) / 2) shares = (s.panels + 1) / 2;

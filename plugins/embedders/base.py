@@ -50,6 +50,16 @@ class Embedder(ABC):
         self.config = config
         self.device = device
 
+    @classmethod  # noqa: B027  # most can always begin
+    def check(cls, config: Any) -> None:
+        """Find at once what would keep an embedder of a configuration from being made.
+
+        Raises
+        ------
+        MsdmError
+            Such as where its weights are missing.
+        """
+
     @property
     @abstractmethod
     def fingerprint(self) -> str:

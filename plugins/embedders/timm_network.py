@@ -68,6 +68,10 @@ class Timm(Embedder):
         self.pixel_size = config.pixel_size
         self._weights_sha256 = _sha256(located.weights)
 
+    @classmethod
+    def check(cls, config: Any) -> None:
+        _locate(config.model)
+
     @property
     def fingerprint(self) -> str:
         import timm

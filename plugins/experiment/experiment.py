@@ -12,7 +12,7 @@ from ...core.files import atomic_write, write_text
 from ..device import cores, pick_device
 from .costs import estimate
 from .forecast import Forecast
-from .graph import REPORT, build_steps
+from .graph import FIGURES, REPORT, build_steps
 from .plan_files import dump_plan, find_plan, load_plan
 from .protocol import Protocol, open_protocol
 from .runner import Listener, run_steps
@@ -136,16 +136,19 @@ def run_experiment(experiment: Experiment, listener: Listener = lambda progress:
             threads=experiment.threads,
             listener=listener,
         )
-        _publish(out / STEPS / REPORT, out)
+        publish(out / STEPS / REPORT, out)
     return out / "report.html"
 
 
-def _publish(last: Path, out: Path) -> None:
-    """Copy the files of the last step to where the user looks for them."""
+def publish(last: Path, out: Path) -> None:
+    """Copy the files of the last step to where the user looks for them; figures of an earlier plan go."""
     for path in sorted(last.rglob("*")):
         if path.is_file() and path.name not in (MARKER, BEGUN, LOG):
             with atomic_write(out / path.relative_to(last)) as temporary:
                 shutil.copyfile(path, temporary)
+    for path in (out / FIGURES).glob("figure*"):
+        if not (last / FIGURES / path.name).is_file():
+            path.unlink()
 
 
 def _check_out(folder: Path) -> None:

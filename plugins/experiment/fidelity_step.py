@@ -45,11 +45,10 @@ def record(found: Fidelity) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``rows``, ``columns``, ``matrix``; ``matching``, ``non_matching`` and ``floor``, each with ``mean``
-        and ``sd``; ``groups``; ``numbers``: title -> value; ``warnings``.
+        ``rows``, ``columns``, ``matrix``; ``matching`` and ``non_matching``, each with ``mean`` and ``sd``;
+        ``groups``, with the floor; ``numbers``: title -> value; ``warnings``.
     """
     matrix, matching = found.matrix, found.matching
-    floors = [one.floor for one in found.floors]
     memory, follows = found.memorisation, found.adherence
     numbers: dict[str, float | None] = {
         "Permutation test of matching groups, p": None if matching is None else matching.p
@@ -81,7 +80,6 @@ def record(found: Fidelity) -> dict[str, Any]:
         "non_matching": _pair(
             *(None, None) if matching is None else (matching.other_mean, matching.other_deviation)
         ),
-        "floor": _pair(math.fsum(floors) / len(floors) if floors else None, None),
         "groups": [
             {
                 "group": one.group,

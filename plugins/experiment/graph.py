@@ -10,7 +10,7 @@ from .protocol import Protocol, choice, fingerprint
 from .steps import Step, ordered
 
 SELECTED, RUN, PAIRS, MODEL, MASKS = "selected.csv", "run", "pairs", "model", "masks"
-SCORES, SHAPES, FIDELITY = "scores.csv", "eccentricity.csv", "fidelity.json"
+SCORES, SHAPES, FIDELITY, FIGURES = "scores.csv", "eccentricity.csv", "fidelity.json", "figures"
 REPORT = "report"
 """The last step, whose files are the experiment's."""
 

@@ -1,26 +1,22 @@
 """What each step does. A job reads its task's folders, and writes into its own."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...core.dataset import FieldDataset
 from ...core.fields import MANIFEST
 from ...core.files import atomic_write, write_text
 from ...core.manifest import read_manifest
 from ...core.recipe import Recipe, SampleSection
-from ...core.sample import Sample
 from ..metrics.comparison import Masks
 from ..segmentation.evaluation import read_masks
 from ..segmentation.scores import mask_metrics, score_field
 from .graph import MASKS, MODEL, PAIRS, RUN, SCORES, SELECTED, SHAPES
 from .results import Score, write_scores
 from .steps import Stopped, Task
-
-if TYPE_CHECKING:
-    from ..segmenters.base import Fields
 
 
 def select(task: Task) -> None:
@@ -112,6 +108,7 @@ def _paint(task: Task, how: dict[str, Any], **which: Any) -> None:
 
 
 def segmenter(task: Task) -> None:
+    from ..segmenters.fields import Joined
     from ..segmenters.jobs import train_segmenter
 
     s = task.settings
@@ -128,24 +125,6 @@ def segmenter(task: Task) -> None:
         device=task.device,
         on_progress=task.count,
     )
-
-
-class Joined:
-    """Several data sets as one sequence of fields, loaded as they are indexed."""
-
-    def __init__(self, parts: "Sequence[Fields]") -> None:
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return sum(map(len, self.parts))
-
-    def __getitem__(self, i: int, /) -> Sample:
-        i = range(len(self))[i]
-        for part in self.parts:
-            if i < len(part):
-                return part[i]
-            i -= len(part)
-        raise IndexError(i)
 
 
 def predict(task: Task) -> None:
@@ -195,16 +174,14 @@ def agreement(task: Task) -> None:
 
 def _tested(task: Task) -> Iterator[tuple[str, str, float]]:
     """Test set, id, and largest distance of centres in pixels, of every field of every test set."""
-    from ..metrics.distance import PIXEL_SIZE, read_distance, read_pixel_size
+    from ..metrics.distance import read_distance
 
     distance = read_distance(task.settings["distance"])
     tests = {name: _rows(task.data, split) for name, split in task.settings["tests"].items()}
     total, done = sum(map(len, tests.values())), 0
     for name, rows in tests.items():
         for row in rows:
-            size = row.get(PIXEL_SIZE, "").strip()
-            pixel_size = read_pixel_size(size, f"{task.data / MANIFEST}, {row['id']}") if size else None
-            yield name, row["id"], distance.pixels(pixel_size)
+            yield name, row["id"], distance.pixels_in(row, f"{task.data / MANIFEST}, field {row['id']!r}")
             done += 1
             task.count(done, total)
 

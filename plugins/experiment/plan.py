@@ -12,11 +12,15 @@ from ..metrics.distance import read_distance
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=40)]
 """Of a generator, an arm or a test set: it names folders."""
 
+MOST_SEEDS = 1000
+
 
 def _seeds(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 1:
             raise ValueError(f"{value} repeats are none; give 1 or more, or a list of seeds")
+        if value > MOST_SEEDS:
+            raise ValueError(f"{value} repeats of every segmenter; legal are 1 to {MOST_SEEDS}")
         return tuple(range(value))
     return value
 

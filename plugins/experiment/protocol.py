@@ -18,8 +18,10 @@ from ..data import data_folder
 from ..expressions import condition, number
 from ..host import get_host
 from ..metrics.base import MaskMetric
+from ..metrics.distance import read_distance
 from ..recipe_files import load_recipe
 from ..segmentation.scores import mask_metrics
+from ..segmenters.jobs import new_segmenter
 from ..selection import vocabulary_of
 from .plan import Plan
 
@@ -122,13 +124,16 @@ def open_protocol(plan: Plan, path: Path) -> Protocol:
     if plan.selection.sort is not None:
         with place(path, "selection.sort"):
             number(plan.selection.sort, vocabulary)
+    with place(path, "distance"):
+        for row in (row for test in plan.tests.values() for row in rows[test.split]):
+            read_distance(plan.distance).pixels_in(row, f"{folder / MANIFEST}, field {row['id']!r}")
     recipes = {name: _recipe(plan, name, path) for name in plan.generators}
-    for where, kind, entry in (
-        ("segmenter", "segmenter", plan.segmenter),
-        ("fidelity.embedder", "embedder", plan.fidelity.embedder),
-    ):
-        with place(path, where):
-            choose(kind, choice(entry), where)
+    with place(path, "segmenter"):
+        for kind in plan.kinds:
+            new_segmenter(choice(plan.segmenter), kind, device="cpu")
+    with place(path, "fidelity.embedder"):
+        _, embedder, config = choose("embedder", choice(plan.fidelity.embedder), "fidelity.embedder")
+        embedder.check(config)
     metrics = mask_metrics()
     columns = plan.columns or tuple(
         name for name in paper_columns() if set(metrics[name].kinds) <= set(plan.kinds)

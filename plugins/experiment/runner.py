@@ -5,13 +5,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from ...core.errors import MsdmError
+from ..parallel import uninterrupted
 from .forecast import Forecast, Running, urgency
 from .steps import LOG, Done, Ledger, Step
 from .worker import work
@@ -59,6 +60,7 @@ Listener = Callable[[Progress], None]
 class _Worker:
     process: SpawnProcess
     pipe: Connection
+    place: int
     step: Step | None = None
     began: float = 0.0
     share: float = 0.0
@@ -162,29 +164,34 @@ class _Run:
             if worker is None:
                 return
             worker.step, worker.began, worker.share = step, time.monotonic(), 0.0
-            worker.pipe.send((step, inputs))
+            # a process that has died just now is heard of as one that died in the step
+            with suppress(OSError):
+                worker.pipe.send((step, inputs))
 
     def _inputs(self, step: Step) -> str:
         return self.ledger.inputs(step, {name: found.outputs for name, found in self.done.items()})
 
     def _idle(self) -> _Worker | None:
-        for worker in self.workers:
-            if worker.step is None:
+        for worker in [worker for worker in self.workers if worker.step is None]:
+            if worker.process.is_alive():
                 return worker
-        if len(self.workers) == len(self.devices):
+            worker.pipe.close()  # killed while it waited: nothing is lost, another takes its place
+            self.workers.remove(worker)
+        free = sorted(set(range(len(self.devices))) - {worker.place for worker in self.workers})
+        if not free:
             return None
         here, there = multiprocessing.Pipe()
         # spawn: a fork of a process with threads (PyTorch's) can hang
         context = multiprocessing.get_context("spawn")
         process = context.Process(
             target=work,
-            args=(there, self.ledger.root, self.devices[len(self.workers)], self.jobs),
+            args=(there, self.ledger.root, self.devices[free[0]], self.jobs),
             daemon=False,  # loaders of a step are processes as well, which a daemon may not have
         )
-        with _environment(OMP_NUM_THREADS=str(self.threads), OMP_WAIT_POLICY="PASSIVE"), _no_interrupts():
+        with _environment(OMP_NUM_THREADS=str(self.threads), OMP_WAIT_POLICY="PASSIVE"), uninterrupted():
             process.start()
-        there.close()
-        self.workers.append(_Worker(process, here))
+            there.close()
+            self.workers.append(_Worker(process, here, free[0]))
         return self.workers[-1]
 
     def _hear(self, worker: _Worker) -> None:
@@ -273,19 +280,6 @@ class _Run:
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
-
-
-@contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back; processes that are started meanwhile hold it back until they ignore it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -64,7 +64,8 @@ def signed_rank(differences: ArrayLike) -> float:
     """The two-sided p-value of Wilcoxon's signed-rank test.
 
     Differences of 0 are left out, as Wilcoxon did (Biometrics Bulletin 1:80, 1945). Up to 50 differences
-    without ties the distribution is exact; otherwise it is the normal one, corrected for ties.
+    without ties the distribution is exact; otherwise it is the normal one, corrected for ties. They are
+    rounded to 12 decimals before: means that are equal may differ by their rounding.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def signed_rank(differences: ArrayLike) -> float:
     >>> signed_rank([1.0, 2.0, 3.0, 4.0, 5.0])  # all signs alike: 2 / 2**5
     0.0625
     """
-    found = np.asarray(differences, np.float64)
+    found = np.round(np.asarray(differences, np.float64), 12)
     if not found.size:
         return math.nan
     found = found[found != 0]

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,10 +47,32 @@ class Distance:
             return self.value
         if pixel_size is None:
             raise MsdmError(
-                f"a distance of {self} needs the size of a pixel; give --pixel-size or a column "
-                f"{PIXEL_SIZE}, or the distance in px"
+                f"a distance of {self} needs the size of a pixel; give the manifest a column {PIXEL_SIZE}, "
+                f"the distance in px or, to evaluate segmentation, --pixel-size"
             )
         return self.value / pixel_size
+
+    def pixels_in(self, row: Mapping[str, str], where: str, pixel_size: float | None = None) -> float:
+        """The length in pixels of a field.
+
+        Parameters
+        ----------
+        row : mapping
+            Of a manifest, whose column ``pixel_size_um`` counts for a length in micrometres.
+        where : str
+            Where it stands, for the message.
+        pixel_size : float or None
+            In the place of that column.
+
+        Raises
+        ------
+        MsdmError
+            The size of a pixel is needed, and is not known or is no number above 0.
+        """
+        text = row.get(PIXEL_SIZE, "").strip()
+        if self.unit == "um" and pixel_size is None and text:
+            pixel_size = read_pixel_size(text, where)
+        return self.pixels(pixel_size)
 
 
 def read_distance(text: str) -> Distance:

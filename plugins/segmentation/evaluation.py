@@ -14,7 +14,7 @@ from ...core.images import read_labels
 from ...core.manifest import read_manifest, select_split
 from ..metrics.base import MaskMetric, Ratio
 from ..metrics.comparison import Comparison, Instances, Masks
-from ..metrics.distance import PIXEL_SIZE, Distance, read_pixel_size
+from ..metrics.distance import Distance
 from ..parallel import ordered_map
 from .results import Evaluation, FieldScores, mean
 from .scores import mask_metrics, ratios
@@ -91,7 +91,8 @@ def evaluate_segmentation(
             f"folder {folders[1] / mask_folder(region)} is missing; put masks of the region there, or leave "
             f"--region out"
         )
-    radii = [_radius(distance, row, pixel_size, folders[1] / MANIFEST) for row in rows]
+    where = folders[1] / MANIFEST
+    radii = [distance.pixels_in(row, f"{where}, field {row['id']!r}", pixel_size) for row in rows]
     work = partial(_score, folders, tuple(chosen), region)
     if on_progress is not None:
         on_progress(0, len(rows))
@@ -196,13 +197,6 @@ def _choose(names: Sequence[str] | None, kinds: Mapping[Path, Sequence[str]]) ->
         there = "; ".join(f"{folder}: {', '.join(found) or 'none'}" for folder, found in kinds.items())
         raise MsdmError(f"no metric reads a kind of mask that every data set has ({there}); add such masks")
     return usable
-
-
-def _radius(distance: Distance, row: Mapping[str, str], given: float | None, path: Path) -> float:
-    text = row.get(PIXEL_SIZE, "").strip()
-    if distance.unit == "um" and given is None and text:
-        given = read_pixel_size(text, f"{path}, field {row['id']!r}")
-    return distance.pixels(given)
 
 
 def _names(folders: Sequence[Path]) -> tuple[str, ...]:

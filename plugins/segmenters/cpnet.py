@@ -21,18 +21,23 @@ _GREY = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
 class CPNetConfig(FlowConfig):
     """Settings of `cpnet`; those of training are in `FlowConfig`.
 
-    Attributes
-    ----------
-    channels : tuple of int
-        Of the three finer levels, the finest first; the coarsest has 256, the length of Cellpose's style
-        vector.
+    The coarsest level is as long as Cellpose's style vector.
     """
 
-    epochs: int = Field(500, gt=10)
-    batch: int = Field(8, ge=1)
-    learning_rate: float = Field(5e-3, gt=0)
-    weight_decay: float = Field(1e-5, ge=0)
-    channels: tuple[int, ...] = Field((32, 64, 128), min_length=3, max_length=3)
+    epochs: int = Field(
+        500,
+        gt=10,
+        description="Passes over the fields; the learning rate grows over the first 10.",
+    )
+    batch: int = Field(8, ge=1, description="Crops per step of AdamW.")
+    learning_rate: float = Field(5e-3, gt=0, description="Of AdamW.")
+    weight_decay: float = Field(1e-5, ge=0, description="Of AdamW.")
+    channels: tuple[int, ...] = Field(
+        (32, 64, 128),
+        min_length=3,
+        max_length=3,
+        description="Of the three finer levels, the finest first; the coarsest has 256.",
+    )
 
 
 class CPNet(FlowSegmenter):

@@ -25,36 +25,34 @@ WARM_UP = 10
 class FlowConfig(PluginConfig):
     """Settings of training and of the way from flows to instances.
 
-    Attributes
-    ----------
-    epochs : int
-        The learning rate grows from 0 over the first 10. From 100 epochs on it is halved every 5 over the
-        last 50, from 301 on every 10 over the last 100.
-    crops : int or None
-        Crops per epoch, of fields drawn at random; None takes one of every field.
-    batch : int
-        Crops per step of AdamW.
-    learning_rate, weight_decay : float
-        Of AdamW.
-    scale_range : float
-        Crops are scaled by 1 - s / 2 to 1 + s / 2, turned by any angle, and flipped.
-    flow_threshold : float
-        Instances whose flow differs more than this from that of their outline are dropped; 0 drops none.
-    cellprob_threshold : float
-        Least logit of a pixel of an instance.
-    min_size : int
-        Instances of fewer pixels are dropped.
+    From 100 epochs on the learning rate is halved every 5 over the last 50, from 301 on every 10 over the
+    last 100.
     """
 
-    epochs: int = Field(100, gt=WARM_UP)
-    crops: int | None = Field(None, ge=1)
-    batch: int = Field(4, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.1, ge=0)
-    scale_range: float = Field(0.5, ge=0, lt=2)
-    flow_threshold: float = Field(0.4, ge=0)
-    cellprob_threshold: float = 0.0
-    min_size: int = Field(15, ge=1)
+    epochs: int = Field(
+        100,
+        gt=WARM_UP,
+        description="Passes over the fields; the learning rate grows over the first 10.",
+    )
+    crops: int | None = Field(
+        None, ge=1, description="Crops per epoch, of fields drawn at random; null takes one of every field."
+    )
+    batch: int = Field(4, ge=1, description="Crops per step of AdamW.")
+    learning_rate: float = Field(2e-3, gt=0, description="Of AdamW.")
+    weight_decay: float = Field(0.1, ge=0, description="Of AdamW.")
+    scale_range: float = Field(
+        0.5,
+        ge=0,
+        lt=2,
+        description="Crops are scaled by 1 - s / 2 to 1 + s / 2, turned by any angle, and flipped.",
+    )
+    flow_threshold: float = Field(
+        0.4,
+        ge=0,
+        description="Instances whose flow differs more from that of their outline are dropped; 0 drops none.",
+    )
+    cellprob_threshold: float = Field(0.0, description="Least logit of a pixel of an instance.")
+    min_size: int = Field(15, ge=1, description="Instances of fewer pixels are dropped.")
 
 
 class FlowSegmenter(Segmenter):

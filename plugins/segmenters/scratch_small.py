@@ -18,21 +18,19 @@ _PADDING = 16
 
 
 class ScratchSmallConfig(FlowConfig):
-    """Settings of `scratch-small`; those of training are in `FlowConfig`.
+    """Settings of `scratch-small`; those of training are in `FlowConfig`."""
 
-    Attributes
-    ----------
-    channels : tuple of int
-        Of each level, the finest first; each level halves height and width.
-    stride : {1, 2}
-        2 computes at half the resolution, on blocks of 2 x 2 pixels, at about a third of the cost.
-    crop : int
-        Height and width of training crops, in pixels.
-    """
-
-    channels: tuple[int, ...] = Field((32, 64, 128), min_length=2, max_length=6)
-    stride: Literal[1, 2] = 2
-    crop: int = Field(128, ge=32)
+    channels: tuple[int, ...] = Field(
+        (32, 64, 128),
+        min_length=2,
+        max_length=6,
+        description="Of each level, the finest first; each level halves height and width.",
+    )
+    stride: Literal[1, 2] = Field(
+        2,
+        description="2 computes on blocks of 2 x 2 pixels, at about a third of the cost.",
+    )
+    crop: int = Field(128, ge=32, description="Height and width of training crops, in pixels.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -159,6 +159,17 @@ def test_no_sample_no_work():
         assert WinogradConv2d(conv_of(32, 32))(torch.randn(0, 32, 4, 4)).shape == (0, 32, 4, 4)
 
 
+@pytest.mark.parametrize("size", [(0, 32, 16, 4, 4), (1, 32, 16, 0, 4)])
+def test_the_kernel_takes_an_empty_map_on_many_threads(size):
+    here(torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        assert run(*problem(*size)).numel() == 0
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_what_is_not_finite_stays_in_its_tiles():
     here(torch.float32)
     x, weight, bias = problem(2, 32, 32, 8, 8)

@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from msdm_kit.plugins import host
-from msdm_kit.plugins.experiment.jobs import JOBS, Joined
+from msdm_kit.plugins.experiment.experiment import publish
+from msdm_kit.plugins.experiment.jobs import JOBS
+from msdm_kit.plugins.experiment.pictures import halves
 from msdm_kit.plugins.experiment.steps import Ledger, Stopped, Task
 
 from ..experiments import steps_of, toy_package, toy_plan
@@ -60,9 +62,23 @@ def test_training_takes_no_field_that_is_tested_on(tmp_path, training):
     assert splits == {"train": "train", "validation": "val"}
 
 
-def test_parts_are_joined_in_order():
-    joined = Joined([[1, 2], [], [3]])
-    assert [joined[i] for i in range(len(joined))] == [1, 2, 3]
-    assert joined[-1] == 3
-    with pytest.raises(IndexError):
-        joined[3]
+def test_painted_and_real_halves_are_of_the_same_groups():
+    groups = [
+        {"painted_halves": 4.0, "real_halves": 2.0},
+        {"painted_halves": None, "real_halves": 100.0},
+        {"painted_halves": 6.0, "real_halves": 3.0},
+    ]
+    assert halves({"groups": groups}, "painted") == "5"
+    assert halves({"groups": groups}, "real") == "2.5"
+    assert halves({"groups": groups[1:2]}, "real") == halves({"groups": []}, "painted") == "–"
+
+
+def test_figures_of_an_earlier_plan_go_and_other_files_stay(tmp_path):
+    last, out = tmp_path / "last", tmp_path / "out"
+    for path in (last / "figures/figure3-msdm.svg", last / "done.json", out / "figures/figure3-sdm.svg",
+                 out / "figures/mine.png", out / "notes.txt"):  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+    publish(last, out)
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert found == {"figures/figure3-msdm.svg", "figures/mine.png", "notes.txt"}

@@ -81,7 +81,18 @@ def die(task):
     os._exit(9)
 
 
-JOBS = {f.__name__: f for f in (add, count, fail, fail_late, crash, die)}
+def kill_others(task):
+    """Ends the processes that have done other steps and wait for more."""
+    note(task, "began")
+    with open(task.step.context["log"]) as log:
+        others = {int(line.split()[2]) for line in log} - {os.getpid()}
+    for pid in others:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.3)  # that they are gone
+    (task.folder / "number").write_text(str(len(others)))
+
+
+JOBS = {f.__name__: f for f in (add, count, fail, fail_late, crash, die, kill_others)}
 '''
 
 
@@ -280,6 +291,22 @@ def test_an_interrupted_run_goes_on_and_leaves_no_process(toy, tmp_path, how):
     assert toy.ran("ended") == Counter(["a", "slow", "sleeps", "last"])  # nothing is done twice
     assert toy.ran()["a"] == 1
     assert toy.number("last") == 1 + 10 + 2
+
+
+def test_a_process_that_dies_while_it_waits_is_replaced_on_its_device(toy):
+    slow = {"seconds": 0.3}
+    steps = [
+        toy.step("a", context=slow),
+        toy.step("b", context=slow),
+        toy.step("killer", "a", "b", job="kill_others"),
+        toy.step("c", "killer", context=slow),
+        toy.step("d", "killer", context=slow),
+    ]
+    run_steps(steps, toy.root, ["first", "second"], jobs=toy.jobs)
+    assert toy.number("killer") == 1
+    lines = [line.split() for line in toy.log.read_text().splitlines()]
+    assert {device for _, name, _, device in lines if name in "ab"} == {"first", "second"}
+    assert {device for _, name, _, device in lines if name in "cd"} == {"first", "second"}
 
 
 def test_progress_tells_all_and_ends_at_one(toy):

@@ -45,6 +45,15 @@ def test_signed_rank_leaves_zeros_out():
     assert math.isnan(signed_rank([]))
 
 
+def test_signed_rank_does_not_rank_the_rounding_of_means():
+    noise = 0.1 + 0.2 - 0.3  # nothing but rounding
+    assert noise != 0
+    assert signed_rank([noise, noise, noise]) == 1
+    plain = [0.1, -0.1, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert plain[2] != 0.3 - 0.2
+    assert signed_rank([*plain[:2], 0.3 - 0.2, *plain[3:], -noise]) == signed_rank(plain)
+
+
 @given(st.lists(st.integers(-1000, 1000).filter(bool), min_size=1, max_size=9, unique_by=abs))
 def test_signed_rank_is_the_share_of_signs(differences):
     assert signed_rank(differences) == pytest.approx(by_enumeration(np.array(differences)))

@@ -1,9 +1,15 @@
 import multiprocessing
 import operator
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 
-from msdm_kit.plugins.parallel import CHUNK, ordered_map
+from msdm_kit.plugins.parallel import CHUNK, ordered_map, uninterrupted
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -31,3 +37,49 @@ def test_an_error_is_raised_at_its_place_as_it_is():
     with pytest.raises(TypeError):
         list(results)
     assert multiprocessing.active_children() == []
+
+
+def test_ctrl_c_is_held_back_and_not_lost():
+    handler, mask = signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    stop, done = threading.Event(), []
+    other = threading.Thread(target=stop.wait)  # takes the signals that the main thread blocks
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), uninterrupted():  # noqa: PT012  # it is raised at the end
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            done.append("all")
+    finally:
+        stop.set()
+        other.join()
+    assert done == ["all"]
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+
+
+STARTING = """\
+import operator, os, signal
+from multiprocessing.context import SpawnProcess
+from msdm_kit.plugins.parallel import ordered_map
+
+start = SpawnProcess.start
+
+def interrupted(process):
+    start(process)
+    os.kill(os.getpid(), signal.SIGINT)  # before the pool knows that there is one
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    SpawnProcess.start = interrupted
+    try:
+        list(ordered_map(operator.neg, list(range(100)), 2))
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+"""
+
+
+def test_ctrl_c_while_processes_start_ends_all(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(STARTING)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")

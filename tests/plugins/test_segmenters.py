@@ -220,6 +220,24 @@ def test_wrong_folders_are_one_line(model, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_parts_are_joined_in_order():
+    joined = Joined([[1, 2], [], [3]])
+    assert [joined[i] for i in range(len(joined))] == [1, 2, 3]
+    assert joined[-1] == 3
+    with pytest.raises(IndexError):
+        joined[3]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"root:x:0:0", b"PK\3\4" + bytes(60), b"\x80\x02.", b"\x80\x02cos\nsystem\n."]
+)
+def test_weights_that_are_none_are_one_line(tmp_path, data):
+    (tmp_path / "weights").write_bytes(data)
+    with pytest.raises(MsdmError, match="cannot be read as Cellpose's weights") as caught:
+        cpsam_module.read_weights(tmp_path / "weights")
+    assert "\n" not in str(caught.value)
+
+
 def test_predictions_are_a_data_set_that_evaluation_reads(model, tmp_path):
     _, segmenter = model
     blank = disc_field(7, discs=0)
