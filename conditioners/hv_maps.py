@@ -28,6 +28,7 @@ class HVMaps(Conditioner):
 
     Config = HVMapsConfig
     reads = frozenset({"morphology"})
+    reach = 0
 
     def __init__(self, config: HVMapsConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)

@@ -31,6 +31,7 @@ class RGBStatistics(Conditioner):
 
     Config = RGBStatisticsConfig
     reads = frozenset({"morphology", "appearance"})
+    reach = 0
 
     def __init__(self, config: RGBStatisticsConfig, facts: Mapping[str, Any]) -> None:
         super().__init__(config, facts)

@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,3 +99,28 @@ def test_bad_settings() -> None:
     for bad in ({"masks": []}, {"masks": ["cell", "cell"]}):
         with pytest.raises(ValidationError):
             make(**bad)
+
+
+def test_classes_of_instances_have_channels_of_their_own() -> None:
+    s = replace(
+        sample([[1, 1, 2, 2, 0, 0]], [[0, 5, 0, 7, 0, 9]]),
+        classes={"nucleus": {5: "plasma", 7: "unheard of"}, "cell": {2: "tumour", 1: ""}},
+    )
+    conditioner = make(classes=["tumour", "plasma"], edges=False)
+    assert conditioner.spec == Spec("map", 5)
+    np.testing.assert_array_equal(
+        signal_of(conditioner, s).data[0, :, 0],
+        [
+            [0, 0, 0, 0, 1, 0],  # background
+            [1, 0, 0, 0, 0, 0],  # cell
+            [0, 0, 0, 1, 0, 1],  # nucleus of no class that is named
+            [0, 0, 1, 0, 0, 0],  # tumour cell
+            [0, 1, 0, 0, 0, 0],  # plasma cell's nucleus
+        ],
+    )
+    bare = replace(s, classes={})
+    torch.testing.assert_close(
+        signal_of(conditioner, bare).data[:, :3], signal_of(make(edges=False), bare).data
+    )
+    with pytest.raises(ValidationError, match="a class is named twice"):
+        make(classes=["plasma", "plasma"])

@@ -1,5 +1,7 @@
 """Training and validation fields of a folder, and what the user is told of them."""
 
+import pickle
+
 import numpy as np
 
 from msdm_kit.core.images import save_labels
@@ -51,3 +53,15 @@ def test_a_split_column_without_validation_rows(tmp_path):
     assert splits.validation is None
     assert len(splits.train) == 5
     assert "no row of the manifest has split 'val'" in splits.notes[0]
+
+
+def test_fields_have_the_classes_of_their_instances(tmp_path):
+    folder = toy_folder(tmp_path / "d", ["a", "b", "v"], ["train", "train", "val"])
+    assert open_splits(RECIPE, folder).train[0].classes == {}
+    lines = ["id,kind,label,class", "a,nucleus,1,plasma", "v,cell,2,tumour"]
+    (folder / "instances.csv").write_text("\n".join(lines) + "\n")
+    splits = open_splits(RECIPE, folder)
+    assert [splits.train.by_id(id).classes for id in "ab"] == [{"nucleus": {1: "plasma"}}, {}]
+    assert splits.train.subset(["a"])[0].classes == {"nucleus": {1: "plasma"}}
+    assert pickle.loads(pickle.dumps(splits.train))[0].classes == {"nucleus": {1: "plasma"}}
+    assert splits.validation[0].classes == {"cell": {2: "tumour"}}
