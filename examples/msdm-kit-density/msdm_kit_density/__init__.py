@@ -1,0 +1,1 @@
+"""Per-pixel density of instance centres, as a map condition."""

@@ -1,0 +1,1 @@
+"""Tokens of a reference image from any network of timm, as a condition."""
