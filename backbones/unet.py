@@ -28,7 +28,7 @@ class UNetConfig(PluginConfig):
     middle_attention: bool = Field(True, description="Self-attention in the middle.")
     head_channels: int = Field(64, ge=1, description="Width of an attention head.")
     groups: int = Field(32, ge=1, description="Groups of every normalisation.")
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Share of features dropped in each block.")
     scale_shift: bool = Field(True, description="The time step scales and shifts; otherwise it is added.")
     residual_updown: bool = Field(True, description="Resample in residual blocks, otherwise by a conv.")
 

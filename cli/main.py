@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from ..core.errors import MsdmError
 from .convert import convert
@@ -13,6 +13,9 @@ from .data import data
 from .evaluate import evaluate
 from .experiment import EXAMPLES as EXPERIMENT_EXAMPLES
 from .experiment import experiment
+from .paint_field import EXAMPLES as PAINT_FIELD_EXAMPLES
+from .paint_field import paint_field
+from .plugin_commands import PluginCommands
 from .plugins import plugins
 from .recipes import EXAMPLES as RECIPES_EXAMPLES
 from .recipes import recipes
@@ -29,7 +32,7 @@ INTERRUPTED = 130
 MISTAKE = 2
 
 
-class Commands(TyperGroup):
+class Commands(PluginCommands):
     """The commands, in the order in which they were added; Ctrl-C ends each with one line."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -52,9 +55,10 @@ app = typer.Typer(
 )
 app.command("train", epilog=TRAIN_EXAMPLES)(train)
 app.command("sample", epilog=SAMPLE_EXAMPLES)(sample)
+app.command("paint-field", epilog=PAINT_FIELD_EXAMPLES)(paint_field)
 app.command("experiment", epilog=EXPERIMENT_EXAMPLES)(experiment)
 app.command("recipes", epilog=RECIPES_EXAMPLES)(recipes)
-app.command("plugins", epilog="\b\nExample:\n  msdm-kit plugins")(plugins)
+app.add_typer(plugins, name="plugins")
 app.add_typer(convert, name="convert")
 app.add_typer(data, name="data")
 app.add_typer(segment, name="segment")
@@ -69,9 +73,29 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _leave_out(ctx: typer.Context, names: list[str] | None) -> list[str] | None:
+    """Block plugins until the command has ended: `run` gives the stack that undoes it."""
+    if names:
+        from ..plugins.host import blocking
+
+        ctx.obj.enter_context(blocking(names))
+    return names
+
+
 @app.callback(invoke_without_command=True)
 def root(
     ctx: typer.Context,
+    no_plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--no-plugin",
+            metavar="NAME",
+            callback=_leave_out,
+            is_eager=True,
+            help="Leave a plugin or a package out. Repeatable.",
+            show_default="none",
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
     ] = False,
@@ -94,10 +118,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     int
         The exit status: 0, 2 for a mistake of the user's, 130 after Ctrl-C.
     """
+    words = None if arguments is None else list(arguments)
     try:
-        code = app(
-            args=None if arguments is None else list(arguments), prog_name="msdm-kit", standalone_mode=False
-        )
+        with ExitStack() as blocked:
+            code = app(args=words, prog_name="msdm-kit", standalone_mode=False, obj=blocked)
     except MsdmError as error:
         return _mistake(str(error))
     except Exception as error:

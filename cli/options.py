@@ -22,6 +22,22 @@ OnlySplit = Annotated[
     str | None, typer.Option(metavar="NAME", help="Fields of this split only.", show_default="every split")
 ]
 
+Window = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        min=1,
+        help="Paint larger fields by windows of this side, averaged at every step.",
+        show_default="the recipe's",
+    ),
+]
+Overlap = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS", min=0, help="By which windows overlap.", show_default="a quarter of the window"
+    ),
+]
+
 
 def set_threads(threads: int | None) -> None:
     """Let PyTorch compute with so many CPU threads; None leaves its own number."""

@@ -165,6 +165,8 @@ class TrainingProgress(ProgressDisplay):
             say(self.console, f"step {event.step}: preview {event.path}")
         elif isinstance(event, training.Saved):
             say(self.console, f"step {event.step}: saved {event.path}")
+        elif isinstance(event, training.Warned):
+            say(self.console, f"warning: {event.text}", style="yellow")
         else:
             self._step(event)
 

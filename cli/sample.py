@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.errors import MsdmError
+from .known import Keep, KeepMargin, Start, Strength
 from .mask_ops import DonorsFrom, MaskOp
-from .options import Device, Threads, set_threads
+from .options import Device, Overlap, Threads, Window, set_threads
 from .quality import MaxColourError, MinAdherence, MinAgreement, Segmenters, Tries, add_rows
 from .recombine import (
     AppearanceFrom,
@@ -98,6 +99,12 @@ def sample(
     set_metadata: SetMetadata = None,
     donors: DonorsFrom = None,
     mask_op: MaskOp = None,
+    start: Start = None,
+    strength: Strength = None,
+    keep: Keep = None,
+    keep_margin: KeepMargin = None,
+    window: Window = None,
+    overlap: Overlap = None,
     min_adherence: MinAdherence = None,
     segmenter: Segmenters = None,
     min_agreement: MinAgreement = None,
@@ -147,9 +154,15 @@ def sample(
         "steps": steps,
         "solver": solver,
         "spacing": spacing,
-        "guidance": _guidance(guidance or []),
+        "guidance": guidance_scales(guidance or []),
         "eta": eta,
         "precision": precision,
+        "start": start,
+        "strength": strength,
+        "keep": keep,
+        "keep_margin": keep_margin,
+        "window": window,
+        "overlap": overlap,
         "memory": None if memory is None else int(memory * 2**30),
     }
     from ..plugins.filtering import Thresholds
@@ -179,10 +192,11 @@ def sample(
     thresholds = Thresholds(min_adherence, max_colour_error, min_agreement)
     if solver_sweep:
         filtered = thresholds.limits or segmenter or tries > 1
-        if select or versions or options.active or donors or filtered:
+        known = start is not None or strength is not None or keep is not None or keep_margin is not None
+        if select or versions or options.active or donors or filtered or known:
             raise MsdmError(
-                "a solver sweep paints no pairs; leave out --select, --versions, what recombines and what "
-                "filters"
+                "a solver sweep paints no pairs; leave out --select, --versions, --start, --strength, "
+                "--keep, --keep-margin, what recombines and what filters"
             )
         with SweepProgress(console) as trying:
             try:
@@ -225,7 +239,14 @@ def sample(
     _print(console, summary)
 
 
-def _guidance(texts: list[str]) -> float | dict[str, float] | None:
+def guidance_scales(texts: list[str]) -> float | dict[str, float] | None:
+    """What --guidance says: one scale, or one per condition; None where it is not given.
+
+    Raises
+    ------
+    MsdmError
+        It is of another form.
+    """
     scales: dict[str, float] = {}
     for text in texts:
         name, equals, number = text.rpartition("=")

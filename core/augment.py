@@ -89,7 +89,8 @@ def pad_to_multiple(sample: Sample, multiple: int) -> Sample:
     Returns
     -------
     Sample
-        Masks padded with background, the image with its edge pixels.
+        Masks padded with background, the image with its edge pixels. An appearance that has the field's size
+        is padded alike, so that what is read of it pixel by pixel lies where it belongs.
     """
     height, width = sample.size
     below, right = -height % multiple, -width % multiple
@@ -97,7 +98,18 @@ def pad_to_multiple(sample: Sample, multiple: int) -> Sample:
     def around(array: NDArray[Any]) -> list[tuple[int, int]]:
         return [(0, 0)] * (array.ndim - 2) + [(0, below), (0, right)]
 
-    return _each(sample, lambda a: np.pad(a, around(a), "edge"), lambda a: np.pad(a, around(a)))
+    def image(array: NDArray[Any]) -> NDArray[Any]:
+        return np.pad(array, around(array), "edge")
+
+    def masks(array: NDArray[Any]) -> NDArray[Any]:
+        return np.pad(array, around(array))
+
+    padded = _each(sample, image, masks)
+    look = sample.look
+    if look is None or look.image is None or look.image.shape[1:] != (height, width) or not below + right:
+        return padded
+    labels = {kind: masks(found) for kind, found in look.masks.items()}
+    return replace(padded, look=replace(look, image=image(look.image), masks=labels))
 
 
 def _fit(sample: Sample, side: int) -> tuple[int, int]:
@@ -115,4 +127,5 @@ def _each(sample: Sample, image: _Map, masks: _Map) -> Sample:
         sample,
         image=None if sample.image is None else np.ascontiguousarray(image(sample.image)),
         masks={kind: np.ascontiguousarray(masks(labels)) for kind, labels in sample.masks.items()},
+        keep=None if sample.keep is None else np.ascontiguousarray(masks(sample.keep)),
     )

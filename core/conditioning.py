@@ -101,6 +101,10 @@ class Conditioner(nn.Module, ABC):
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
     reads: ClassVar[frozenset[str]] = frozenset()
+    reach: ClassVar[int | None] = None
+    """How far a map looks, in pixels: what it observes at a pixel depends on the instances that the pixel
+    lies in, on the pixels up to so far from those, and on the sample's appearance and metadata alone. None is
+    anywhere."""
     spec: Spec
 
     @classmethod
@@ -130,6 +134,11 @@ class Conditioner(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.facts = dict(facts)
+
+    @property
+    def local(self) -> bool:
+        """Whether a part of a field can be observed without the rest (see `reach`)."""
+        return self.spec.kind == "map" and self.reach is not None
 
     def initialise(self) -> None:
         """Load pretrained weights, if the config names any. Called once, when a new run starts."""

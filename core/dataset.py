@@ -3,7 +3,7 @@
 import copy
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from .fields import (
 )
 from .images import to_float
 from .sample import Sample
+
+_Classes = Mapping[str, Mapping[int, str]]
 
 
 class FieldDataset:
@@ -93,6 +95,7 @@ class FieldDataset:
         self.one_label: list[frozenset[str]] = []
         self._index = {id: i for i, id in enumerate(self.ids)}
         self._kept: dict[int, RawField] = {}
+        self._classes: Callable[[str], _Classes] | None = None
         problems: list[str] = []
         for i, (raw, found) in enumerate(scan(self.root, self.ids, self.kinds, on_progress, images)):
             problems += found
@@ -115,8 +118,9 @@ class FieldDataset:
         Returns
         -------
         Sample
-            Image (3, H, W) float32 in [-1, 1] or None, masks (H, W) int32 per kind, and every column of the
-            manifest as metadata. The arrays are the caller's own.
+            Image (3, H, W) float32 in [-1, 1] or None, masks (H, W) int32 per kind, every column of the
+            manifest as metadata, and the classes of instances of `with_classes`. The arrays are the caller's
+            own.
 
         Raises
         ------
@@ -136,6 +140,7 @@ class FieldDataset:
             image=None if raw.image is None else to_float(raw.image),
             masks={kind: labels.astype(np.int32) for kind, labels in raw.masks.items()},
             metadata=dict(self.rows[i]),
+            classes={} if self._classes is None else self._classes(self.ids[i]),
         )
 
     def by_id(self, id: str) -> Sample:
@@ -165,6 +170,18 @@ class FieldDataset:
         part._index = {id: k for k, id in enumerate(ids)}
         part._kept = {k: self._kept[i] for k, i in enumerate(chosen) if i in self._kept}
         return part
+
+    def with_classes(self, classes: Callable[[str], _Classes]) -> "FieldDataset":
+        """These fields with classes of their instances, sharing this data set's decoded pixels.
+
+        Parameters
+        ----------
+        classes : callable (id) -> mapping kind -> mapping label -> str
+            Called whenever a field is asked for.
+        """
+        whole = copy.copy(self)
+        whole._classes = classes
+        return whole
 
     def _find(self, id: str) -> int:
         if id not in self._index:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from . import guard
 from .backbone import Backbone, Inject
 from .conditioning import Conditioner, Observation, Signal, Spec, at, merge
 from .errors import MsdmError
@@ -121,25 +122,35 @@ class Denoiser(nn.Module):
         """The conditioners, in the recipe's order."""
         return {name: self.conditioner(name) for name in self.names}
 
-    def observe(self, fields: Sequence[Sample]) -> dict[str, Observation]:
-        """What every condition sees of fields of one size, as a batch on the CPU."""
-        return {name: c.collate([c.observe(f) for f in fields]) for name, c in self.by_name.items()}
+    def observe(self, fields: Sequence[Sample], names: Sequence[str] | None = None) -> dict[str, Observation]:
+        """What the conditions see of fields of one size, as a batch on the CPU; None is every condition."""
+        chosen = {name: self.conditioner(name) for name in (self.names if names is None else names)}
+        return {
+            name: guard.collate(name, c, [guard.observe(name, c, f) for f in fields])
+            for name, c in chosen.items()
+        }
 
-    def encode(self, observations: Mapping[str, Observation]) -> dict[str, Signal]:
-        """Every condition of a batch, encoded on the device of its observations; maps in channels_last."""
-        return {name: _channels_last(c.encode(observations[name])) for name, c in self.by_name.items()}
+    def encode(self, observations: Mapping[str, Observation], rows: int | None = None) -> dict[str, Signal]:
+        """The conditions of a batch, encoded on the device of its observations; maps in channels_last.
+
+        `rows` is the size of the batch, where that is to be checked.
+        """
+        return {
+            name: _channels_last(guard.encode(name, self.conditioner(name), o, rows))
+            for name, o in observations.items()
+        }
 
     def drop(self, signals: Mapping[str, Signal], absent: Mapping[str, Tensor]) -> dict[str, Signal]:
         """The signals, with the rows marked in absent[name] (B,) bool replaced by the absent condition."""
         out = dict(signals)
         for name, rows in absent.items():
-            out[name] = signals[name].where(rows, self.conditioner(name).null(signals[name]))
+            out[name] = signals[name].where(rows, guard.null(name, self.conditioner(name), signals[name]))
         return out
 
     def present(self, signals: Mapping[str, Signal], names: frozenset[str]) -> dict[str, Signal]:
         """The signals, with the conditions that are not in `names` absent; one row if all are."""
         like = signals if names else {k: at(v, slice(1)) for k, v in signals.items()}
-        return {k: v if k in names else self.conditioner(k).null(v) for k, v in like.items()}
+        return {k: v if k in names else guard.null(k, self.conditioner(k), v) for k, v in like.items()}
 
     def prepare(self, signals: Mapping[str, Signal], budget: int | None = None) -> States:
         """All that depends on the conditions alone, per site: computed once, used at every step.
@@ -164,7 +175,7 @@ class Denoiser(nn.Module):
             form = (type(injector), id(signal), injector.site.stride, injector.site.channels)
             if left == 0 or form in refused:
                 continue
-            state = injector.prepare(signal)
+            state = guard.prepare(injector, injector.site.name, signal)
             if left is not None:
                 size = nbytes(state)
                 if size > left:
@@ -191,8 +202,8 @@ class Denoiser(nn.Module):
 
         def inject(site: str, h: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
             for injector, state in states.get(site, ()):
-                ready = injector.prepare(state) if isinstance(state, Signal) else state
-                h = injector.inject(h, ready, scale, shift)
+                ready = guard.prepare(injector, site, state) if isinstance(state, Signal) else state
+                h = guard.inject(injector, site, h, ready, scale, shift)
             return h
 
         return inject

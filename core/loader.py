@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from . import guard
 from .augment import augment
 from .conditioning import Conditioner, Observation
 from .dataset import FieldDataset
@@ -115,7 +116,7 @@ class TrainingStream(Dataset[Crop]):
         sample = self.sample(n)
         return Crop(
             image=torch.from_numpy(sample.image),
-            observations={name: c.observe(sample) for name, c in self.conditioners.items()},
+            observations={name: guard.observe(name, c, sample) for name, c in self.conditioners.items()},
             id=sample.id,
         )
 
@@ -124,7 +125,7 @@ class TrainingStream(Dataset[Crop]):
         return Batch(
             image=torch.stack([crop["image"] for crop in crops]),
             observations={
-                name: c.collate([crop["observations"][name] for crop in crops])
+                name: guard.collate(name, c, [crop["observations"][name] for crop in crops])
                 for name, c in self.conditioners.items()
             },
             ids=[crop["id"] for crop in crops],

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.profiler import record_function
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from . import guard
 from .denoiser import Denoiser, to_device
 from .diffusion import q_sample
 from .ema import Ema
@@ -100,17 +101,18 @@ class Optimiser:
         Raises
         ------
         MsdmError
-            The loss or the gradient is not finite; weights are left as they were.
+            The loss or the gradient is not finite, or a plugin fails; weights are left as they were.
         """
         torch.manual_seed(seed_for(self.section.seed, "dropout", self.done))
         self.denoiser.train()
         images = sum(len(b.ids) for b in batches)
         total = torch.zeros((), device=self.device)
         for i, batch in enumerate(batches):
-            losses = self._losses(batch, seed_for(self.section.seed, "diffusion", self.done, i))
-            loss = losses.sum() / images
-            with record_function("step.backward"):
-                loss.backward()  # type: ignore[no-untyped-call]
+            with guard.explained():
+                losses = self._losses(batch, seed_for(self.section.seed, "diffusion", self.done, i))
+                loss = losses.sum() / images
+                with record_function("step.backward"):
+                    loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         with record_function("step.clip"):
             norm = get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
@@ -119,6 +121,7 @@ class Optimiser:
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             self.optimizer.zero_grad(set_to_none=True)
             ids = [i for b in batches for i in b.ids]
+            self._blame_conditions(batches)
             raise MsdmError(
                 f"step {self.done + 1}: loss {loss_value}, gradient norm {norm_value}, on fields "
                 f"{', '.join(ids)}; weights are as before this step; lower train.lr or set "
@@ -140,6 +143,18 @@ class Optimiser:
         self.done += 1
         return StepReport(self.done, loss_value, norm_value, lr, images)
 
+    def _blame_conditions(self, batches: Sequence[Batch]) -> None:
+        """Raise an MsdmError that names a condition whose numbers are not finite, if one is the cause."""
+        for batch in batches:
+            with torch.no_grad(), autocast(self.device, self.section.precision):
+                signals = self.denoiser.encode(to_device(batch.observations, self.device))
+            for name in guard.not_finite(signals):
+                raise MsdmError(
+                    f"step {self.done + 1}: {guard.title(name, self.denoiser.conditioner(name))} encodes "
+                    f"numbers that are not finite, on fields {', '.join(batch.ids)}; weights are as before "
+                    f"this step; look at these fields, or mend its plugin"
+                )
+
     def _losses(self, batch: Batch, seed: int) -> Tensor:
         """Loss per image (B,), its noise and time steps drawn on the CPU from `seed`."""
         g = torch.Generator().manual_seed(seed)
@@ -160,7 +175,7 @@ class Optimiser:
         x_t = q_sample(denoiser.schedule, x0, index, noise)
         with autocast(device, self.section.precision):
             with record_function("step.encode"):
-                signals = denoiser.encode(to_device(batch.observations, device))
+                signals = denoiser.encode(to_device(batch.observations, device), len(batch.ids))
                 signals = denoiser.drop(signals, {n: self._send(rows) for n, rows in absent.items()})
             with record_function("step.network"):
                 raw = denoiser(x_t, self._send(index), signals)

@@ -30,6 +30,9 @@ def _auto_or_count(value: Any) -> Any:
     return value
 
 
+KEPT = r"^(nothing|unchanged|(inside|outside):[A-Za-z0-9][A-Za-z0-9_-]*)$"
+"""What `SampleSection.keep` may be."""
+
 AutoBool = Annotated[bool | Literal["auto"], BeforeValidator(_auto_or_bool)]
 AutoCount = Annotated[int | Literal["auto"], BeforeValidator(_auto_or_count)]
 
@@ -121,6 +124,9 @@ class TrainSection(Section):
     validate_every: int = Field(1000, ge=1, description="Optimiser steps.")
     preview_every: int = Field(1000, ge=1, description="Optimiser steps.")
     save_every: int = Field(1000, ge=1, description="Optimiser steps.")
+    loggers: tuple[PluginEntry, ...] = Field(
+        (), description="Where figures and previews go, beside metrics.jsonl."
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainSection":
@@ -132,7 +138,7 @@ class TrainSection(Section):
 class SampleSection(Section):
     """Defaults of sampling; each but `clip` is a flag of `msdm-kit sample`.
 
-    `mask_operations` is the flag `--mask-op`.
+    `mask_operations` is the flag `--mask-op`. Previews of a training start from noise and keep nothing.
     """
 
     solver: str = "unipc"
@@ -150,6 +156,48 @@ class SampleSection(Section):
     mask_operations: tuple[PluginEntry, ...] = Field(
         (), description="What is done to the masks before they are painted, in order."
     )
+    start: Literal["noise", "image"] = Field(
+        "noise", description="What is painted from: noise, or the real image of the field, with noise on it."
+    )
+    strength: Fraction = Field(
+        0.5,
+        description="Of `start: image`, the share of the time steps that is walked: 0 leaves the image as it "
+        "is, 1 leaves nothing of it.",
+    )
+    keep: str = Field(
+        "nothing",
+        pattern=KEPT,
+        description="Pixels of the field's real image that stay: nothing, unchanged (where mask operations "
+        "changed no mask), inside:KIND or outside:KIND of a mask kind.",
+    )
+    keep_margin: int = Field(0, ge=0, description="Pixels around what is painted anew that are painted, too.")
+    window: int | None = Field(
+        None, ge=1, description="Side of the windows that larger fields are painted by; null: painted whole."
+    )
+    overlap: int | None = Field(
+        None, ge=0, description="Pixels by which windows overlap; null: a quarter of the window."
+    )
+
+    @property
+    def from_image(self) -> bool:
+        """Whether the walk begins at a real image."""
+        return self.start == "image"
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether the real image of a field is needed to paint it."""
+        return self.from_image or self.keep != "nothing"
+
+    @property
+    def kept_kind(self) -> str:
+        """The mask kind that `keep` names, or nothing."""
+        return self.keep.partition(":")[2]
+
+    def walked(self, timesteps: int) -> int:
+        """How many of the time steps, from the first, are walked: with 0 the image stays as it is."""
+        if not self.from_image or self.strength == 0:
+            return 0 if self.from_image else timesteps
+        return max(1, round(self.strength * timesteps))
 
     @property
     def walk(self) -> tuple[int, Spacing]:
@@ -197,6 +245,11 @@ class Recipe(Section):
             raise ValueError(
                 f"sample.steps: {self.sample.steps} steps of a schedule of {self.diffusion.timesteps} "
                 f"(diffusion.timesteps); take at most as many"
+            )
+        if self.sample.kept_kind and self.sample.kept_kind not in self.data.masks:
+            raise ValueError(
+                f"sample.keep: no mask kind {self.sample.kept_kind!r} in data.masks; "
+                f"{did_you_mean(self.sample.kept_kind, self.data.masks)}"
             )
         scales = self.sample.guidance
         if not isinstance(scales, dict):

@@ -95,7 +95,8 @@ class Sample:
     masks : mapping kind -> ndarray (H, W) int32
         Instance labels, 0 is background. Kinds are ``nucleus``, ``cell``, ...
     image : ndarray (3, H, W) float32 in [-1, 1], or None
-        None for a field that is yet to be painted.
+        None for a field that is yet to be painted. One that is painted from a real image, or keeps pixels of
+        one, has that.
     metadata : mapping column -> str
         The manifest's columns.
     look : Appearance or None
@@ -104,6 +105,9 @@ class Sample:
         The id of the field that each facet came from.
     classes : mapping kind -> mapping label -> str
         Classes of instances, of those that have one; they go with the masks.
+    keep : ndarray (H, W) bool, or None
+        Pixels of `image` that painting leaves as they are, where it is asked to keep any; None leaves it to
+        the settings which.
     """
 
     id: str
@@ -113,6 +117,7 @@ class Sample:
     look: Appearance | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     classes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    keep: NDArray[np.bool_] | None = None
 
     @property
     def appearance(self) -> Appearance:

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from . import kernels
+from . import guard, kernels
 from .backbone import Features
 from .conditioning import Signal
 from .denoiser import Denoiser, States, nbytes
@@ -14,6 +14,7 @@ from .diffusion import Denoised, denoise
 from .graphs import StepGraphs
 from .guidance import Branch, combine, plan
 from .kernels.convolutions import accelerated
+from .known import Known
 from .precision import autocast, lowered
 from .recipe import SampleSection
 from .seeds import seed_for
@@ -82,7 +83,8 @@ class Sampler:
         self.solver = solver
         self.budget = budget
         self.device = next(denoiser.parameters()).device
-        self.schedule = denoiser.schedule.walk(*self.settings.walk)
+        walked = settings.walked(len(denoiser.schedule))
+        self.schedule = denoiser.schedule.first(walked).walk(*self.settings.walk)
         self._branches = plan(settings.guidance, denoiser.names, denoiser.diffusion.variance)
         # what tells the encoder's passes apart: branches that agree in it share one
         encoder_conditions = denoiser.encoder_conditions
@@ -91,13 +93,16 @@ class Sampler:
         self._graphs = StepGraphs(self.evaluate) if self.device.type == "cuda" and kernels.enabled() else None
 
     @torch.inference_mode()
-    def prepare(self, signals: Mapping[str, Signal]) -> list[States]:
-        """The states of each branch of guidance, the absent condition's kept for the next batch."""
-        with autocast(self.device, self.settings.precision):
+    def prepare(self, signals: Mapping[str, Signal], budget: int | None) -> list[States]:
+        """The states of each branch of guidance, the absent condition's kept for the next batch.
+
+        `budget` as `Denoiser.prepare` takes it, for all branches together.
+        """
+        with guard.explained(), autocast(self.device, self.settings.precision):
             # the absent conditions first: they are small, and serve every batch
             order = sorted(range(len(self._branches)), key=lambda k: len(self._branches[k].present))
             states: dict[int, States] = {}
-            left = self.budget
+            left = budget
             for k in order:
                 states[k] = self._branch_states(self._branches[k], signals, left)
                 left = None if left is None else max(0, left - nbytes(states[k]))
@@ -133,7 +138,7 @@ class Sampler:
         on_step : callable or None
             Called after each evaluation.
         """
-        states = self.prepare(signals)
+        states = self.prepare(signals, self.budget)
         evaluate = self._graphs.bind(states) if self._graphs is not None else partial(self.evaluate, states)
         d, schedule, clip = self.network.diffusion, self.schedule, self.settings.clip
         timesteps: list[int] = schedule.timesteps.tolist()
@@ -141,7 +146,8 @@ class Sampler:
         def model(x: Tensor, i: int) -> Denoised:
             # each made where it is read: a copy between devices would make every step wait for the one before
             index = torch.full((len(x),), i, device=schedule.betas.device)
-            raw = evaluate(x, torch.full((len(x),), timesteps[i], device=x.device))
+            with guard.explained():
+                raw = evaluate(x, torch.full((len(x),), timesteps[i], device=x.device))
             if on_step is not None:
                 on_step()
             return denoise(schedule, d.prediction, d.variance, raw, x, index, clip=clip)
@@ -156,6 +162,7 @@ class Sampler:
         ids: Sequence[str],
         size: tuple[int, int],
         seed: int,
+        known: Known | None = None,
         on_step: Callable[[], None] | None = None,
     ) -> Tensor:
         """Images of a batch of conditions.
@@ -169,14 +176,28 @@ class Sampler:
         size : (int, int)
             Height and width in pixels, multiples of the backbone's `multiple`.
         seed : int
+        known : Known or None
+            Real images, on the sampler's device, one row per id: where the settings start from an image or
+            keep pixels.
         on_step : callable or None
             Called after each evaluation of the network.
 
         Returns
         -------
         Tensor (B, 3, H, W) float32 in [-1, 1]
+
+        Raises
+        ------
+        MsdmError
+            The settings need an image, and there is none of this size.
         """
+        Known.check(known, self.settings, size)
+        if known is not None and self.settings.walked(len(self.network.schedule)) == 0:
+            return known.image
         noise = SampleNoise(seed, ids, (3, *size), self.device)
         model = self.model(signals, on_step)
-        x: Tensor = self.solver(model, noise(), self.schedule, noise=noise, eta=self.settings.eta)
-        return x.clamp(-1, 1)
+        x = noise()
+        if known is not None:
+            model, x = known.hold(model, self.schedule), known.begin(x, self.schedule, self.settings)
+        x = self.solver(model, x, self.schedule, noise=noise, eta=self.settings.eta).clamp(-1, 1)
+        return x if known is None else known.finish(x)

@@ -125,6 +125,10 @@ class NoiseSchedule:
         previous = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
         return NoiseSchedule(1 - kept / previous, self.timesteps[steps])
 
+    def first(self, n: int) -> "NoiseSchedule":
+        """The first `n` steps, those of least noise, at least one: what a walk from an image takes."""
+        return self if n >= len(self) else self.respace(list(range(max(1, n))))
+
     @cached_property
     def half_log_snr(self) -> Tensor:
         """lambda = log(sqrt(abar) / sqrt(1 - abar)) (N,) float64, descending (Lu et al. 2022, section 3)."""

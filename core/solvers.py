@@ -66,18 +66,23 @@ class Solver:
         ----------
         settings : SampleSection
         timesteps : int
-            T of the schedule; the solver's own number of steps is cut to it.
+            T of the schedule; the solver's own number of steps is cut to it, or to the part of it that a
+            walk from an image takes.
 
         Raises
         ------
         MsdmError
             More steps are asked for than there are.
         """
-        own = timesteps if self.steps is None else min(self.steps, timesteps)
-        steps, spacing = settings.steps or own, settings.spacing or self.spacing
-        if steps > timesteps:
+        walked = settings.walked(timesteps)
+        most = max(1, walked)
+        own = most if self.steps is None else min(self.steps, most)
+        # a walk of strength 0 takes no steps, however many are asked for
+        steps, spacing = (settings.steps or own) if walked else 1, settings.spacing or self.spacing
+        if steps > most:
+            part = "" if most == timesteps else f", of which strength {settings.strength:g} walks {most}"
             raise MsdmError(
-                f"cannot take {steps} steps of a schedule of {timesteps}; legal: 1 to {timesteps}"
+                f"cannot take {steps} steps of a schedule of {timesteps}{part}; legal: 1 to {most}"
             )
         return settings.model_copy(update={"steps": steps, "spacing": spacing})
 

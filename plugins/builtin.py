@@ -19,14 +19,30 @@ _HERE = Path(__file__).parent
 def msdm_kit_conditioners() -> list[Plugin]:
     home = "msdm_kit.conditioners"
     return [
-        Plugin("hv_maps", "Horizontal and vertical maps of each instance.", lazy(f"{home}.hv_maps:HVMaps")),
+        Plugin(
+            "hv_maps",
+            "Horizontal and vertical maps of each instance.",
+            lazy(f"{home}.hv_maps:HVMaps"),
+            source="Graham et al. 2019, HoVer-Net",
+        ),
         Plugin(
             "rgb_statistics",
             "Mean and deviation of each kind's colour, painted on its foreground.",
             lazy(f"{home}.rgb_statistics:RGBStatistics"),
         ),
         Plugin("bert_text", "Metadata as a sentence, encoded by BERT.", lazy(f"{home}.bert_text:BertText")),
-        Plugin("label_map", "One-hot labels and instance edges.", lazy(f"{home}.label_map:LabelMap")),
+        Plugin(
+            "label_map",
+            "One-hot labels and instance edges.",
+            lazy(f"{home}.label_map:LabelMap"),
+            source="Wang et al. 2022, SDM",
+        ),
+        Plugin(
+            "reference_image",
+            "A view of the appearance's image, pixel by pixel.",
+            lazy(f"{home}.reference_image:ReferenceImage"),
+            source="Saharia et al. 2022, Palette",
+        ),
         Plugin("class_label", "A metadata column as a class.", lazy(f"{home}.class_label:ClassLabel")),
     ]
 
@@ -35,20 +51,43 @@ def msdm_kit_conditioners() -> list[Plugin]:
 def msdm_kit_injectors() -> list[Plugin]:
     home = "msdm_kit.plugins.injectors"
     return [
-        Plugin("spade", "A map modulates normalised features, pixel by pixel.", lazy(f"{home}.spade:Spade")),
+        Plugin(
+            "spade",
+            "A map modulates normalised features, pixel by pixel.",
+            lazy(f"{home}.spade:Spade"),
+            source="Park et al. 2019",
+        ),
         Plugin(
             "cross_attention",
             "Features attend to tokens.",
             lazy(f"{home}.cross_attention:CrossAttentionInjector"),
+            source="Rombach et al. 2022, section 3.3",
         ),
-        Plugin("film", "A vector modulates features, channel by channel.", lazy(f"{home}.film:Film")),
-        Plugin("concat", "A map joins the input.", lazy(f"{home}.concat:Concat")),
+        Plugin(
+            "film",
+            "A vector modulates features, channel by channel.",
+            lazy(f"{home}.film:Film"),
+            source="Perez et al. 2018; ADM, section 3",
+        ),
+        Plugin(
+            "concat",
+            "A map joins the input.",
+            lazy(f"{home}.concat:Concat"),
+            source="Saharia et al. 2022, Palette",
+        ),
     ]
 
 
 @hookimpl
 def msdm_kit_backbones() -> list[Plugin]:
-    return [Plugin("unet", "The U-Net of ADM and SDM.", lazy("msdm_kit.backbones.unet:UNet"))]
+    return [
+        Plugin(
+            "unet",
+            "The U-Net of ADM and SDM.",
+            lazy("msdm_kit.backbones.unet:UNet"),
+            source="Dhariwal and Nichol 2021; Wang et al. 2022",
+        )
+    ]
 
 
 @hookimpl
@@ -232,4 +271,28 @@ def msdm_kit_segmenters() -> list[Plugin]:
             "A compact U-Net, from scratch in Cellpose 4's loop.",
             lazy(f"{home}.scratch_small:ScratchSmall"),
         ),
+    ]
+
+
+@hookimpl
+def msdm_kit_loggers() -> list[Plugin]:
+    home = "msdm_kit.plugins.loggers.tensorboard"
+    return [Plugin("tensorboard", "Event files for TensorBoard.", lazy(f"{home}:TensorBoard"))]
+
+
+@hookimpl
+def msdm_kit_commands() -> list[Plugin]:
+    """Those of `msdm_kit.cli.main`, so that no other package takes their names."""
+    home = "msdm_kit.cli"
+    return [
+        Plugin("train", "Train a recipe on a data set.", lazy(f"{home}.train:train")),
+        Plugin("sample", "Paint image and mask pairs.", lazy(f"{home}.sample:sample")),
+        Plugin("paint-field", "Paint one field of any size.", lazy(f"{home}.paint_field:paint_field")),
+        Plugin("experiment", "Does it help? The paper's protocol.", lazy(f"{home}.experiment:experiment")),
+        Plugin("recipes", "List the recipes, print one, or compare two.", lazy(f"{home}.recipes:recipes")),
+        Plugin("plugins", "List the plugins of every kind.", lazy(f"{home}.plugins:plugins")),
+        Plugin("convert", "Weights of other programs.", lazy(f"{home}.convert:convert")),
+        Plugin("data", "Prepare data sets.", lazy(f"{home}.data:data")),
+        Plugin("segment", "Train a segmenter, and segment.", lazy(f"{home}.segment:segment")),
+        Plugin("evaluate", "Measure what was painted.", lazy(f"{home}.evaluate:evaluate")),
     ]

@@ -12,6 +12,7 @@ from ..core.errors import MsdmError
 from ..core.injection import Injector
 from ..core.recipe import PluginEntry, Recipe
 from .host import Host, get_host
+from .loggers.base import Logger
 from .mask_operations.base import MaskOperation
 from .recipe_schema import one_line
 
@@ -20,6 +21,7 @@ _BASES: dict[str, type] = {
     "injector": Injector,
     "backbone": Backbone,
     "mask_operation": MaskOperation,
+    "logger": Logger,
 }
 
 
@@ -38,7 +40,7 @@ def configure(recipe: Recipe, kind: str, path: str, entry: PluginEntry, host: Ho
     Parameters
     ----------
     recipe : Recipe
-    kind : {'conditioner', 'injector', 'backbone', 'mask_operation'}
+    kind : {'conditioner', 'injector', 'backbone', 'mask_operation', 'logger'}
     path : str
         Where the entry stands, such as ``conditioners.morphology``.
     entry : PluginEntry
@@ -90,6 +92,8 @@ def check_plugins(recipe: Recipe, host: Host | None = None) -> None:
     for i, injector in enumerate(recipe.injectors):
         configure(recipe, "injector", f"injectors.{i}", injector, host)
     configure(recipe, "backbone", "backbone", recipe.backbone, host)
+    for i, logger in enumerate(recipe.train.loggers):
+        configure(recipe, "logger", f"train.loggers.{i}", logger, host)
     with place(recipe, "sample.solver"):
         host.get("solver", recipe.sample.solver)
     for i, operation in enumerate(recipe.sample.mask_operations):

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+API_LEVEL = 1
+"""What hooks, base classes and their promises are now; a package states the level it was written for as
+``MSDM_KIT_API`` in the module of its hooks. It rises when a plugin that worked would no longer."""
+OLDEST_API = 1
+"""The lowest level that still works."""
+
 
 @dataclass(frozen=True)
 class Plugin:
@@ -19,11 +25,18 @@ class Plugin:
         One line.
     load : callable
         Without arguments. Returns the class or function; for a recipe or a data set, its `pathlib.Path`.
+    config : callable or None
+        Without arguments. Returns the model of the settings, where that is cheaper to import than the plugin
+        itself; None: the `Config` of what `load` returns.
+    source : str
+        The paper or code that it follows, if any.
     """
 
     name: str
     summary: str
     load: Callable[[], Any]
+    config: Callable[[], Any] | None = None
+    source: str = ""
 
 
 def lazy(target: str) -> Callable[[], Any]:

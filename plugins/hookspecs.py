@@ -5,11 +5,14 @@ A package names a module in its entry points, group ``msdm_kit``, and marks func
     from msdm_kit.plugins.descriptor import Plugin, lazy
     from msdm_kit.plugins.hookspecs import hookimpl
 
+    MSDM_KIT_API = 1
+
     @hookimpl
     def msdm_kit_conditioners():
         return [Plugin("stain", "Stain vectors.", lazy("my_package.stain:StainVectors"))]
 
 Every hook returns a list of `Plugin`. Listing must import nothing heavy: that is what `lazy` is for.
+``MSDM_KIT_API`` is the `API_LEVEL` that the package was written for.
 """
 
 import pluggy
@@ -31,6 +34,8 @@ KINDS = (
     "segmenter",
     "metric",
     "plan",
+    "logger",
+    "command",
 )
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -105,3 +110,13 @@ def msdm_kit_metrics() -> list[Plugin]:  # type: ignore[empty-body]
 @hookspec
 def msdm_kit_plans() -> list[Plugin]:  # type: ignore[empty-body]
     """Experiments; each loads the `pathlib.Path` of a YAML file."""
+
+
+@hookspec
+def msdm_kit_loggers() -> list[Plugin]:  # type: ignore[empty-body]
+    """Where figures of a training go; each loads a subclass of `msdm_kit.plugins.loggers.base.Logger`."""
+
+
+@hookspec
+def msdm_kit_commands() -> list[Plugin]:  # type: ignore[empty-body]
+    """Commands under ``msdm-kit``; each loads a `typer.Typer` or a function with typer's annotations."""

@@ -2,8 +2,10 @@
 
 import functools
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -11,10 +13,13 @@ import pluggy
 
 from ..core.errors import MsdmError, did_you_mean
 from . import builtin, hookspecs
-from .descriptor import Plugin
+from .descriptor import API_LEVEL, OLDEST_API, Plugin
 from .hookspecs import KINDS, PROJECT, hook_name
 
 BLOCK_VARIABLE = "MSDM_KIT_NO_PLUGIN"
+API_NAME = "MSDM_KIT_API"
+OURS = "msdm-kit"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of `Host.listing`. `state` is ``ok``, ``blocked``, or ``problem: `` and its reason.
+    """A line of `Host.listing`: a plugin, usable or not.
 
-    A package that is left out whole stands under the kind ``package``.
+    Attributes
+    ----------
+    kind, name, summary : str
+        A package that is left out whole stands under the kind ``package``.
+    package, version : str
+    api : int or None
+        The level that the package was written for; None where it does not say.
+    state : str
+        ``ok``, ``warning: `` and why, ``blocked``, or ``problem: `` and the reason.
     """
 
     kind: str
@@ -49,14 +62,22 @@ class Row:
     summary: str
     package: str
     version: str
+    api: int | None
     state: str
+
+    @property
+    def usable(self) -> bool:
+        return self.state == "ok" or self.state.startswith("warning: ")
 
 
 @dataclass(frozen=True)
-class _Origin:
+class Origin:
+    """Where a plugin comes from: entry point, distribution, its version and the API level it states."""
+
     plugin: str
     package: str
     version: str
+    api: int | None = None
 
 
 class Host:
@@ -67,7 +88,7 @@ class Host:
     block : iterable of str
         Names to leave out, beside those in the environment variable ``MSDM_KIT_NO_PLUGIN`` (a comma list).
         The name of a package or of its entry point leaves all of it out, before it is imported; the name of
-        a plugin leaves out that plugin.
+        a plugin leaves out that plugin, of every kind. The commands of msdm-kit itself stay.
 
     Attributes
     ----------
@@ -78,26 +99,28 @@ class Host:
     def __init__(self, block: Iterable[str] = ()) -> None:
         named = os.environ.get(BLOCK_VARIABLE, "").split(",")
         self._blocked = frozenset(n.strip() for n in (*named, *block) if n.strip())
-        self._plugins: dict[tuple[str, str], tuple[Plugin, _Origin]] = {}
+        self._plugins: dict[tuple[str, str], tuple[Plugin, Origin]] = {}
         self._rows: list[Row] = []
         self.problems: list[Problem] = []
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
-        self._adopt(builtin, _Origin("builtin", "msdm-kit", _version("msdm-kit")))
+        self._adopt(builtin, Origin("builtin", OURS, _version(OURS), API_LEVEL))
         found = [(_origin(e), e) for e in metadata.entry_points(group=PROJECT)]
         # The order in which installed packages are found differs between machines.
         for origin, entry in sorted(found, key=lambda pair: (pair[0].package, pair[0].plugin)):
             if {origin.package, origin.plugin} & self._blocked:
-                self._rows.append(
-                    Row("package", origin.plugin, "", origin.package, origin.version, "blocked")
-                )
+                self._rows.append(_row("package", origin.plugin, "", origin, "blocked"))
                 continue
             try:
                 module = entry.load()
+                level = getattr(module, API_NAME, None)
             except (Exception, SystemExit) as error:
                 self._refuse(origin, f"does not import: {_line(error)}")
+                continue
+            if reason := _unfit(level, origin):
+                self._refuse(origin, reason)
             else:
-                self._adopt(module, origin)
+                self._adopt(module, replace(origin, api=level))
 
     def names(self, kind: str) -> list[str]:
         """The names of the usable plugins of a kind, sorted.
@@ -119,17 +142,35 @@ class Host:
         MsdmError
             There is no such plugin, or it is blocked.
         """
+        return self._find(kind, name)[0]
+
+    def origin(self, kind: str, name: str) -> Origin:
+        """The package that brings a plugin.
+
+        Raises
+        ------
+        MsdmError
+            There is no such plugin, or it is blocked.
+        """
+        return self._find(kind, name)[1]
+
+    def _find(self, kind: str, name: str) -> tuple[Plugin, Origin]:
         if (kind, name) in self._plugins:
-            return self._plugins[kind, name][0]
+            return self._plugins[kind, name]
         legal = self.names(kind)
-        if any((row.kind, row.name, row.state) == (kind, name, "blocked") for row in self._rows):
+        if self.blocks(kind, name):
             raise MsdmError(
-                f"{kind} {name!r} is blocked; take it off {BLOCK_VARIABLE}, or use one of: {', '.join(legal)}"
+                f"{kind} {name!r} is blocked; take it off {BLOCK_VARIABLE} or --no-plugin, or use one of: "
+                f"{', '.join(legal)}"
             )
         raise MsdmError(
             f"no {kind} {name!r}; {did_you_mean(name, legal)}; if a package brings it, install that package "
             f"(msdm-kit plugins lists what is there, and what is left out)"
         )
+
+    def blocks(self, kind: str, name: str) -> bool:
+        """Whether a plugin would be there, were it not blocked by name."""
+        return any((row.kind, row.name, row.state) == (kind, name, "blocked") for row in self._rows)
 
     def load(self, kind: str, name: str) -> Any:
         """What a plugin stands for: its class, its function or its path.
@@ -139,29 +180,37 @@ class Host:
         MsdmError
             There is no such plugin, or loading it fails.
         """
-        plugin = self.get(kind, name)
+        plugin, origin = self._find(kind, name)
         try:
             return plugin.load()
-        except Exception as error:
-            origin = self._plugins[kind, name][1]
-            raise MsdmError(
-                f"{kind} {name!r} of {origin.package} {origin.version} does not load: {_line(error)}; "
-                f"mend or reinstall that package"
-            ) from error
+        except (Exception, SystemExit) as error:
+            raise _does_not_load(kind, name, origin, error) from error
+
+    def config(self, kind: str, name: str) -> Any:
+        """The model of a plugin's settings, None where it has none.
+
+        Raises
+        ------
+        MsdmError
+            There is no such plugin, or loading it fails.
+        """
+        plugin, origin = self._find(kind, name)
+        if plugin.config is None:
+            return getattr(self.load(kind, name), "Config", None)
+        try:
+            return plugin.config()
+        except (Exception, SystemExit) as error:
+            raise _does_not_load(kind, name, origin, error) from error
 
     def listing(self) -> list[Row]:
         """Every plugin, usable or not, the usable ones first."""
-        return [
-            *(row for row in self._rows if row.state == "ok"),
-            *(row for row in self._rows if row.state != "ok"),
-        ]
+        return sorted(self._rows, key=lambda row: not row.usable)
 
-    def _refuse(self, origin: _Origin, reason: str, kind: str = "package", name: str = "") -> None:
+    def _refuse(self, origin: Origin, reason: str, kind: str = "package", name: str = "") -> None:
         self.problems.append(Problem(origin.plugin, origin.package, origin.version, reason))
-        state = f"problem: {reason}"
-        self._rows.append(Row(kind, name or origin.plugin, "", origin.package, origin.version, state))
+        self._rows.append(_row(kind, name or origin.plugin, "", origin, f"problem: {reason}"))
 
-    def _adopt(self, module: Any, origin: _Origin) -> None:
+    def _adopt(self, module: Any, origin: Origin) -> None:
         if reason := self._misspelt(module):
             return self._refuse(origin, reason)
         try:
@@ -190,36 +239,111 @@ class Host:
                 return f"no hook {implements!r}; {did_you_mean(implements, hooks)}"
         return ""
 
-    def _collect(self, kind: str, hook: Any, origin: _Origin) -> None:
+    def _collect(self, kind: str, hook: Any, origin: Origin) -> None:
         try:
             plugins = list(hook())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return self._refuse(origin, f"{hook_name(kind)} fails: {_line(error)}")
         for plugin in plugins:
-            if (
-                not isinstance(plugin, Plugin)
-                or not isinstance(plugin.name, str)
-                or not callable(plugin.load)
-            ):
+            if not _well_formed(plugin):
                 what = f"{type(plugin).__name__} {str(plugin)[:60]!r}"
                 self._refuse(origin, f"{hook_name(kind)} returns {what}; return a list of Plugin")
+            elif not _NAME.fullmatch(plugin.name):
+                reason = (
+                    f"{hook_name(kind)} names a plugin {plugin.name[:60]!r}; write letters, digits and . _ -"
+                )
+                self._refuse(origin, reason)
             elif (kind, plugin.name) in self._plugins:
                 owner = self._plugins[kind, plugin.name][1]
                 reason = f"the name {plugin.name!r} is taken by {kind} of {owner.package}; choose another"
                 self._refuse(origin, reason, kind, plugin.name)
+            elif plugin.name in self._blocked and (kind, origin.package) != ("command", OURS):
+                self._rows.append(_row(kind, plugin.name, plugin.summary, origin, "blocked"))
             else:
-                blocked = plugin.name in self._blocked
-                if not blocked:
-                    self._plugins[kind, plugin.name] = (plugin, origin)
-                state = "blocked" if blocked else "ok"
-                row = Row(kind, plugin.name, plugin.summary, origin.package, origin.version, state)
-                self._rows.append(row)
+                self._plugins[kind, plugin.name] = (plugin, origin)
+                state = "ok" if origin.api is not None else f"warning: states no {API_NAME}"
+                self._rows.append(_row(kind, plugin.name, plugin.summary, origin, state))
 
 
 @functools.cache
 def get_host() -> Host:
     """The host of this process; it looks for plugins once."""
     return Host()
+
+
+@contextmanager
+def blocking(names: Iterable[str]) -> Iterator[None]:
+    """Leave plugins out of this process and of those that it starts meanwhile.
+
+    Parameters
+    ----------
+    names : iterable of str
+        As to `Host`.
+
+    Raises
+    ------
+    MsdmError
+        Nothing has such a name.
+    """
+    names = list(names)
+    before = os.environ.get(BLOCK_VARIABLE)
+    os.environ[BLOCK_VARIABLE] = ",".join([*([before] if before else []), *names])
+    get_host.cache_clear()
+    try:
+        # what is left out is not imported to find out whether it is there
+        rows = [row for row in get_host().listing() if row.state == "blocked"]
+        out = {text for row in rows for text in (row.name, row.package)} - {OURS}
+        for name in names:
+            if name not in out:
+                raise MsdmError(
+                    f"no plugin or package {name!r} to leave out; msdm-kit plugins lists what there is"
+                )
+        yield
+    finally:
+        if before is None:
+            del os.environ[BLOCK_VARIABLE]
+        else:
+            os.environ[BLOCK_VARIABLE] = before
+        get_host.cache_clear()
+
+
+def _well_formed(plugin: Any) -> bool:
+    return (
+        isinstance(plugin, Plugin)
+        and all(isinstance(text, str) for text in (plugin.name, plugin.summary, plugin.source))
+        and callable(plugin.load)
+        and (plugin.config is None or callable(plugin.config))
+    )
+
+
+def _unfit(level: Any, origin: Origin) -> str:
+    """Why a package of an API level cannot be used here, or nothing."""
+    if level is None:
+        return ""
+    if not isinstance(level, int) or isinstance(level, bool):
+        return f"{API_NAME} is {str(level)[:40]!r}; write a whole number, such as {API_LEVEL}"
+    if level > API_LEVEL:
+        return (
+            f"is written for plugin API {level}, and this msdm-kit has {API_LEVEL}: update msdm-kit "
+            f"(pip install -U {OURS})"
+        )
+    if level < OLDEST_API:
+        return (
+            f"is written for plugin API {level}, and this msdm-kit takes {OLDEST_API} to {API_LEVEL}: update "
+            f"the package (pip install -U {origin.package})"
+        )
+    return ""
+
+
+def _row(kind: str, name: str, summary: str, origin: Origin, state: str) -> Row:
+    return Row(kind, name, summary, origin.package, origin.version, origin.api, state)
+
+
+def _does_not_load(kind: str, name: str, origin: Origin, error: BaseException) -> MsdmError:
+    return MsdmError(
+        f"{kind} {name!r} of {origin.package} {origin.version} does not load: {_line(error)}; "
+        f"mend or reinstall that package"
+    )
 
 
 def _line(error: BaseException) -> str:
@@ -233,6 +357,6 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def _origin(entry: metadata.EntryPoint) -> _Origin:
+def _origin(entry: metadata.EntryPoint) -> Origin:
     dist = entry.dist
-    return _Origin(entry.name, dist.name if dist else "unknown", dist.version if dist else "unknown")
+    return Origin(entry.name, dist.name if dist else "unknown", dist.version if dist else "unknown")

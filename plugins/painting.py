@@ -200,15 +200,18 @@ def paint(
         options=recombination,
         operations=operations,
         donors=None if donors is None else data_folder(str(donors)),
+        settings=chosen,
     )
     outputs, read = targets.outputs, targets.dataset.by_id
     steps, _ = chosen.walk
-    evaluations = load_solver(chosen.solver).evaluations(steps)
+    walked = chosen.walked(len(pipeline.denoiser.schedule)) > 0
+    evaluations = load_solver(chosen.solver).evaluations(steps) if walked else 0
     notes = targets.notes
     if limits:
         check_ids([_apart_id(output.id, tries, tries) for output in outputs], apart / MANIFEST)
         notes = (*notes, f"kept is what has {' and '.join(map(str, limits))}; the rest goes to {apart}")
-    listener(Planned(len(outputs), steps, evaluations, targets.seen, str(pipeline.device), notes))
+    where = str(pipeline.device)
+    listener(Planned(len(outputs), steps if walked else 0, evaluations, targets.seen, where, notes))
 
     measured: list[Adherence] = []
     rejected: list[Adherence] = []

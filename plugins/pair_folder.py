@@ -108,6 +108,8 @@ def pair_row(
     target = synthetic.target
     # memory changes no result, and what was done to the masks has a column of its own
     settings = synthetic.settings.model_dump(mode="json", exclude={"memory", "mask_operations"})
+    if synthetic.settings.window is None:
+        settings = {name: value for name, value in settings.items() if name not in ("window", "overlap")}
     own = {
         GIVEN_COLOURS: _colours(output) if output.colours else "",
         GIVEN_METADATA: json.dumps(output.words, sort_keys=True) if output.words else "",

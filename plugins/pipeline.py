@@ -1,25 +1,33 @@
 """A trained model, ready to paint."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from pydantic import ValidationError
 
+from ..core import guard
 from ..core.augment import pad_to_multiple
 from ..core.checkpoint import cast, file_hash, load_tensors, save_tensors
+from ..core.conditioning import Signal
 from ..core.denoiser import Denoiser, to_device
 from ..core.errors import MsdmError, did_you_mean
+from ..core.known import Known
+from ..core.mapped import MappedTensor
 from ..core.recipe import Precision, Recipe, SampleSection
 from ..core.sample import Image, Sample
 from ..core.sampling import Sampler
 from .build import build_conditioners, build_denoiser
 from .device import free_memory, pick_device
+from .field_windows import draw_by_windows, image_by_windows, settle_windows
+from .kept_pixels import NOTHING, UNCHANGED, kept_pixels
+from .needs import check_needs
 from .recipe_schema import one_line
 from .run import Run, run_facts, saved_recipe
 from .solver import load_solver
@@ -93,6 +101,7 @@ class Pipeline:
         """
         path = find_weights(run)
         tensors, facts = load_tensors(path)
+        check_needs(facts, str(path))
         recipe = saved_recipe(facts, path)
         denoiser = build_denoiser(recipe, build_conditioners(recipe, facts=facts["conditioners"]))
         try:
@@ -139,6 +148,14 @@ class Pipeline:
         except ValidationError as error:
             raise MsdmError(f"sample: {one_line(error, SampleSection)}") from None
         settings = load_solver(settings.solver).settle(settings, len(self.denoiser.schedule))
+        if "strength" in given and "start" not in given and not settings.from_image:
+            raise MsdmError("strength is of a walk from an image; give --start image too, or leave it out")
+        if settings.kept_kind and settings.kept_kind not in self.recipe.data.masks:
+            raise MsdmError(
+                f"keep {settings.keep}: no mask kind {settings.kept_kind!r} in data.masks of the recipe; "
+                f"{did_you_mean(settings.kept_kind, self.recipe.data.masks)}"
+            )
+        settings = settle_windows(settings, self.denoiser.backbone.multiple)
         scales = settings.guidance
         names = self.denoiser.names
         if not isinstance(scales, dict):
@@ -162,7 +179,7 @@ class Pipeline:
             It lacks something.
         """
         for name in self.denoiser.names:
-            self.denoiser.conditioner(name).observe(field)
+            guard.observe(name, self.denoiser.conditioner(name), field)
 
     def at_once(self, batch: int) -> int:
         """Fields that are painted at once where `batch` may be: one on a CPU."""
@@ -183,7 +200,8 @@ class Pipeline:
         ----------
         fields : sequence of Sample, or one Sample
             With masks, appearance and metadata as the recipe's conditions read them; ids are unique. Any
-            size: fields are padded to what the backbone needs and cut back.
+            size: fields are padded to what the backbone needs and cut back. Their images are read where
+            painting starts from one, or keeps pixels of one: those of a field's `keep` where it has one.
         seed : int
         batch : int
             Fields at once, of equal size, on a GPU. A CPU takes one at a time, so that results do not depend
@@ -191,7 +209,8 @@ class Pipeline:
         on_step : callable (fields) or None
             Called after each solver step with the number of fields in the batch.
         **settings
-            Of `SampleSection`: steps, solver, spacing, eta, guidance, clip, precision.
+            Of `SampleSection`: steps, solver, spacing, eta, guidance, clip, precision, start, strength,
+            keep, keep_margin, window, overlap.
 
         Yields
         ------
@@ -206,15 +225,56 @@ class Pipeline:
         fields = [fields] if isinstance(fields, Sample) else fields
         chosen = self.settings(**settings)
         batch = self.at_once(batch)
-        ids = [f.id for f in fields]
-        twice = {i for i in ids if ids.count(i) > 1}
+        twice = [id for id, times in Counter(f.id for f in fields).items() if times > 1]
         if twice:
             raise MsdmError(f"field id {min(twice)!r} comes twice; noise is drawn from it: make ids unique")
         sampler = self._sampler_of(chosen)
         for _, group in groupby(fields, key=lambda field: field.size):
             same = list(group)
+            if chosen.window is not None and max(same[0].size) > chosen.window:
+                for field in same:
+                    image = image_by_windows(sampler, field, seed, batch, on_step)
+                    yield Synthetic(field, image, seed, sampler.settings)
+                continue
             for start in range(0, len(same), batch):
                 yield from self._batch(same[start : start + batch], seed, sampler, on_step)
+
+    def draw_field(
+        self,
+        field: Sample,
+        *,
+        seed: int = 0,
+        batch: int = 4,
+        folder: Path | None = None,
+        on_windows: Callable[[int], None] | None = None,
+        **settings: Any,
+    ) -> MappedTensor:
+        """Paint a field of any size by windows, in memory that does not depend on its size.
+
+        Parameters
+        ----------
+        field : Sample
+            Its masks may be memory-mapped.
+        seed : int
+        batch : int
+            Windows at once on a GPU; a CPU takes one.
+        folder, on_windows
+            As `draw_windows` takes them.
+        **settings
+            As `sample` takes them, with a window.
+
+        Returns
+        -------
+        MappedTensor (1, 3, H, W) in [-1, 1]
+            H and W are those of the field, padded to what the backbone needs.
+
+        Raises
+        ------
+        MsdmError
+            As `sample`, there is no window, or the disc is too small.
+        """
+        sampler = self._sampler_of(self.settings(**settings))
+        return draw_by_windows(sampler, field, seed, self.at_once(batch), folder, on_windows)
 
     def _sampler_of(self, settings: SampleSection) -> Sampler:
         """The sampler of these settings; the last one is kept, with what it prepared for every batch."""
@@ -233,19 +293,63 @@ class Pipeline:
     ) -> Iterator[Synthetic]:
         denoiser = self.denoiser
         padded = [pad_to_multiple(f, denoiser.backbone.multiple) for f in fields]
+        known = self._known(fields, sampler.settings) if sampler.settings.needs_image else None
         with torch.inference_mode():
-            signals = denoiser.encode(to_device(denoiser.observe(padded), self.device))
+            signals = denoiser.encode(to_device(denoiser.observe(padded), self.device), len(fields))
         images = sampler.draw(
             signals,
             ids=[f.id for f in fields],
             size=padded[0].size,
             seed=seed,
+            known=known,
             on_step=None if on_step is None else lambda: on_step(len(fields)),
         )
         height, width = fields[0].size
-        for field, image in zip(fields, images.float().cpu().numpy(), strict=True):
+        images = images.float().cpu()
+        if not bool(torch.isfinite(images).all()):
+            self._not_finite(fields, signals)
+        for field, image in zip(fields, images.numpy(), strict=True):
             cut: Image = np.ascontiguousarray(image[:, :height, :width])
             yield Synthetic(field, cut, seed, sampler.settings)
+
+    def _not_finite(self, fields: Sequence[Sample], signals: Mapping[str, Signal]) -> NoReturn:
+        """Say which condition is the cause of an image that is none."""
+        ids = ", ".join(field.id for field in fields)
+        for name in guard.not_finite(signals):
+            raise MsdmError(
+                f"{guard.title(name, self.denoiser.conditioner(name))} encodes numbers that are not finite, "
+                f"on fields {ids}; look at these fields, or mend its plugin"
+            )
+        raise MsdmError(
+            f"what was painted of fields {ids} is not finite; use --precision fp32, another solver or more "
+            f"steps, or an earlier checkpoint"
+        )
+
+    def _known(self, fields: Sequence[Sample], settings: SampleSection) -> Known:
+        """The images of fields of one size, padded, and which of their pixels stay."""
+        images, keeps = [], []
+        for field in fields:
+            if field.image is None:
+                raise MsdmError(
+                    f"field {field.id!r} has no image to start from or to keep pixels of; paint it with "
+                    f"start noise and keep nothing"
+                )
+            keep = field.keep
+            if keep is None and settings.keep == UNCHANGED:
+                raise MsdmError(
+                    f"keep unchanged: nothing says what was changed in field {field.id!r}; set its `keep`, "
+                    f"or name a kind, such as outside:{next(iter(field.masks), 'nucleus')}"
+                )
+            if keep is None:
+                keep = kept_pixels(settings, field.masks, field.masks)
+            padded = pad_to_multiple(replace(field, keep=keep), self.denoiser.backbone.multiple)
+            images.append(torch.from_numpy(padded.image))
+            if settings.keep != NOTHING:
+                keeps.append(torch.from_numpy(padded.keep)[None])
+        return Known(
+            torch.stack(images).to(self.device, memory_format=torch.channels_last),
+            torch.stack(keeps).to(self.device) if keeps else None,
+        )
 
 
 def find_weights(run: str | Path) -> Path:

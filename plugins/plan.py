@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ..core import guard
 from ..core.denoiser import Denoiser
 from ..core.recipe import Recipe
 from .data import data_folder
@@ -96,7 +97,8 @@ def plan_run(
     else:
         denoiser = meta_denoiser(recipe, facts=saved[1]["conditioners"])
     for name in denoiser.names:
-        denoiser.conditioner(name).observe(splits.train[0])  # what the data lack for a condition shows
+        # what the data lack for a condition shows
+        guard.observe(name, denoiser.conditioner(name), splits.train[0])
     crop, small = recipe.data.crop, min(min(size) for size in splits.train.sizes)
     warnings = []
     if small < crop:

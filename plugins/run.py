@@ -17,6 +17,7 @@ from ..core.files import write_text
 from ..core.optimise import Optimiser
 from ..core.recipe import Recipe
 from .build import collect_facts
+from .needs import check_needs, needs
 from .recipe_files import differences, dump_recipe
 from .recipe_schema import one_line
 
@@ -26,6 +27,7 @@ _FREE = (
     "train.validate_every",
     "train.preview_every",
     "train.save_every",
+    "train.loggers*",
     "sample.*",
 )
 """Settings that do not change the weights: a run may be resumed with others."""
@@ -58,6 +60,11 @@ class Run:
         """One JSON object per line."""
         return self.folder / "metrics.jsonl"
 
+    @property
+    def loggers(self) -> Path:
+        """A folder of each logger that the recipe names."""
+        return self.folder / "loggers"
+
     def preview(self, step: int) -> Path:
         return self.folder / "previews" / f"step-{step:06d}.png"
 
@@ -65,7 +72,7 @@ class Run:
         """Whether the folder holds more than a run that ended before it was first saved."""
         if not self.folder.is_dir():
             return self.folder.exists()
-        abandoned = {self.recipe_file.name, self.metrics.name}
+        abandoned = {self.recipe_file.name, self.metrics.name, self.loggers.name}
         return any(path.name not in abandoned for path in self.folder.iterdir())
 
     def claim(self, recipe: Recipe, *, resume: bool) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -92,6 +99,7 @@ class Run:
         if not self.checkpoint.exists():
             raise MsdmError(f"{self.folder} holds no checkpoint to resume; leave --resume out to start a run")
         tensors, facts = load_tensors(self.checkpoint)
+        check_needs(facts, str(self.checkpoint))
         saved = saved_recipe(facts, self.checkpoint)
         free = _FREE + (_LENGTH if recipe.train.decay == saved.train.decay == "constant" else ())
         changed = [
@@ -156,9 +164,10 @@ def _step(line: str) -> float:
 
 
 def run_facts(recipe: Recipe, denoiser: Denoiser, step: int) -> dict[str, Any]:
-    """What weights carry: recipe, conditioners' facts, optimiser steps."""
+    """What weights carry: recipe, plugins that it needs with their packages, facts, optimiser steps."""
     return {
         "recipe": recipe.model_dump(mode="json", by_alias=True),
+        "plugins": needs(recipe),
         "conditioners": collect_facts(denoiser.by_name),
         "step": step,
     }

@@ -11,6 +11,8 @@ from ..core.fields import MANIFEST
 from ..core.manifest import read_manifest
 from ..core.recipe import Recipe
 from ..core.seeds import seed_for
+from .instance_index import InstanceIndex
+from .instances import INSTANCES
 
 HELD_OUT = 10
 """Where a manifest has no split column, one field in so many is held out for validation."""
@@ -67,7 +69,12 @@ def open_splits(
         The folder or a field in it is not as it should be.
     """
     splits = _open(recipe, folder, on_progress)
-    return replace(splits, notes=splits.notes + tuple(one_label_notes(splits.train)))
+    notes = splits.notes + tuple(one_label_notes(splits.train))
+    if not (folder / INSTANCES).is_file():
+        return replace(splits, notes=notes)
+    validation = splits.validation
+    classes = InstanceIndex(folder, [*splits.train.ids, *(validation.ids if validation else ())]).of
+    return Splits(splits.train.with_classes(classes), validation and validation.with_classes(classes), notes)
 
 
 def one_label_notes(fields: FieldDataset) -> Iterator[str]:

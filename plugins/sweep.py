@@ -146,6 +146,8 @@ def sweep(
             raise MsdmError(
                 f"a solver sweep takes no --{name}: it tries many step counts, without noise; leave it out"
             )
+    # what a walk from noise takes is what is compared, whatever the recipe starts from
+    settings |= {"start": "noise", "keep": "nothing"}
     folder = Path(out)
     check_new(folder)
     source = data_folder(str(data))

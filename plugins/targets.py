@@ -12,9 +12,11 @@ from ..core.dataset import FieldDataset
 from ..core.errors import MsdmError, did_you_mean
 from ..core.fields import IMAGES, MANIFEST, has_file, open_manifest
 from ..core.manifest import check_ids
+from ..core.recipe import SampleSection
 from ..core.sample import Sample
 from .donors import Donors
 from .instance_index import InstanceIndex
+from .kept_pixels import UNCHANGED, kept_pixels
 from .mask_operations.apply import KEY, Operation, operate
 from .pipeline import Pipeline
 from .recombination import AS_THEY_ARE, PlannedOutput, Recombination, choose, plan
@@ -47,6 +49,8 @@ class Targets:
         Fields of another data set that give colours and metadata.
     classes : InstanceIndex or None
         Of the instances of the fields that give masks.
+    settings : SampleSection or None
+        Where they start from images, or keep pixels of them, outputs have those of the masks' fields.
     """
 
     dataset: FieldDataset
@@ -58,6 +62,7 @@ class Targets:
     seed: int = 0
     donors: Donors | None = None
     classes: InstanceIndex | None = None
+    settings: SampleSection | None = None
 
     @property
     def seen(self) -> int:
@@ -78,6 +83,7 @@ class Targets:
     def build(self, output: PlannedOutput) -> Sample:
         """The field to be painted; its column ``mask_operations`` says what was done to the masks."""
         field = output.build(self.read, self.columns)
+        before = field.masks
         record = ""
         if self.operations:
             field, record = operate(
@@ -85,6 +91,9 @@ class Targets:
             )
         if record or KEY in field.metadata:  # what was done to masks of a painting was not done to this one
             field = replace(field, metadata={**field.metadata, KEY: record})
+        if self.settings is not None and self.settings.needs_image:
+            image = self.read(output.morphology).image
+            field = replace(field, image=image, keep=kept_pixels(self.settings, before, field.masks))
         return field
 
     def alike(self, id: str) -> list[str]:
@@ -128,6 +137,7 @@ def plan_targets(
     options: Recombination = AS_THEY_ARE,
     operations: Sequence[Operation] = (),
     donors: Path | None = None,
+    settings: SampleSection | None = None,
 ) -> Targets:
     """Choose what to paint, open the fields of it, and check them with the model's conditions.
 
@@ -150,6 +160,8 @@ def plan_targets(
         Applied to the masks of every output.
     donors : Path or None
         Another data set: its fields give colours and metadata (or which of them `options` names).
+    settings : SampleSection or None
+        Of the sampling; None starts from noise and keeps nothing.
 
     Raises
     ------
@@ -191,9 +203,11 @@ def plan_targets(
         if kind not in dataset.kinds:
             raise MsdmError(f"no mask kind {kind!r} to give a colour; {did_you_mean(kind, dataset.kinds)}")
     _check_looks(pipeline, dataset, outputs)
+    if settings is not None:
+        _check_images(settings, dataset, outputs, operations)
     none: frozenset[str] = frozenset()
     classes = InstanceIndex(data, {output.morphology for output in outputs})
-    targets = Targets(dataset, outputs, none, none, (), tuple(operations), seed, pool, classes)
+    targets = Targets(dataset, outputs, none, none, (), tuple(operations), seed, pool, classes, settings)
     columns = _columns_read(pipeline, outputs[0].build(targets.read))
     for column in options.metadata:
         if column not in columns and column not in dataset.rows[0]:
@@ -255,6 +269,26 @@ def _check_looks(pipeline: Pipeline, dataset: FieldDataset, outputs: Sequence[Pl
             raise MsdmError(
                 f"{dataset.root} has no image of {look!r} to take colours from; give --donors DIR, another "
                 f"data set that has images, or --colour with deviations for each kind"
+            )
+
+
+def _check_images(
+    settings: SampleSection,
+    dataset: FieldDataset,
+    outputs: Sequence[PlannedOutput],
+    operations: Sequence[Operation],
+) -> None:
+    """What is painted from an image, or keeps pixels of one, has it."""
+    if settings.keep == UNCHANGED and not operations:
+        raise MsdmError(
+            "keep unchanged: without mask operations all is unchanged; give --mask-op, or keep inside:KIND "
+            "or outside:KIND"
+        )
+    for output in outputs if settings.needs_image else ():
+        if not has_file(dataset.root / IMAGES, output.morphology):
+            raise MsdmError(
+                f"{dataset.root} has no image of {output.morphology!r} to start from or to keep pixels of; "
+                f"give --start noise and --keep nothing, or a data set that has images"
             )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,6 +22,7 @@ from .check import check_plugins
 from .data import data_folder
 from .device import loader_processes, pick_device
 from .estimate import choose_checkpointing
+from .loggers.started import Loggers, start_loggers
 from .meta_pass import meta_denoiser
 from .recipe_files import load_recipe
 from .run import Run
@@ -73,7 +75,14 @@ class Saved:
     path: Path
 
 
-Event = Started | Checked | StepReport | Validated | Previewed | Saved
+@dataclass(frozen=True)
+class Warned:
+    """Something failed that the run does without."""
+
+    text: str
+
+
+Event = Started | Checked | StepReport | Validated | Previewed | Saved | Warned
 Listener = Callable[[Event], None]
 
 
@@ -196,11 +205,12 @@ def train(
         validation = Validation(splits.validation, optimiser, recipe, solver)
     stream = TrainingStream(splits.train, denoiser.by_name, recipe.data, recipe.train.seed)
     stream[0]  # what the data lack for a condition must show before anything is written
-    run.start(recipe, optimiser.done)
     parameters = sum(p.numel() for p in denoiser.parameters())
     notes = (*splits.notes, *notes)
-    listener(Started(total, optimiser.done, parameters, len(splits.train), str(target), notes))
-    _loop(recipe, run, optimiser, stream, validation, extra, listener)
+    with start_loggers(recipe, run.loggers, optimiser.done, lambda text: listener(Warned(text))) as loggers:
+        run.start(recipe, optimiser.done)
+        listener(Started(total, optimiser.done, parameters, len(splits.train), str(target), notes))
+        _loop(recipe, run, optimiser, stream, validation, extra, loggers, listener)
     return run.folder
 
 
@@ -211,6 +221,7 @@ def _loop(
     stream: TrainingStream,
     validation: Validation | None,
     extra: dict[str, str],
+    loggers: Loggers,
     listener: Listener,
 ) -> None:
     section, total = recipe.train, optimiser.total
@@ -226,6 +237,10 @@ def _loop(
     batches = iter(loader)
     began = time.monotonic() - run.seconds()
 
+    def log(step: int, **values: Any) -> None:
+        run.log(step=step, **values)
+        loggers.scalars(step, values)
+
     def save() -> None:
         run.save(recipe, optimiser, extra)
         listener(Saved(optimiser.done, run.weights))
@@ -234,8 +249,8 @@ def _loop(
         while optimiser.done < total:
             report = optimiser.step([next(batches) for _ in range(section.accumulate)])
             step, last = report.step, report.step == total
-            run.log(
-                step=step,
+            log(
+                step,
                 loss=report.loss,
                 gradient_norm=report.gradient_norm,
                 lr=report.lr,
@@ -248,13 +263,14 @@ def _loop(
                 raise Interrupted(step)
             if validation is not None and (step % section.validate_every == 0 or last):
                 losses = by_level(validation.losses())
-                run.log(step=step, validation=losses)
+                log(step, validation=losses)
                 listener(Validated(step, losses))
             if step % section.save_every == 0 or last:
                 save()
             if validation is not None and (step % section.preview_every == 0 or last):
                 path = run.preview(step)
                 validation.preview(path, f"{recipe.name}, step {step}")
+                loggers.picture(step, "preview", path)
                 listener(Previewed(step, path))
 
 

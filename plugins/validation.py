@@ -69,7 +69,8 @@ class Validation:
         denoiser = self.optimiser.denoiser
         denoiser.eval()
         fields = [self._window(self.dataset[i]) for i in range(min(PREVIEW_FIELDS, len(self.dataset)))]
-        settings = self.solver.settle(self.recipe.sample, len(denoiser.schedule))
+        alone = self.recipe.sample.model_copy(update={"start": "noise", "keep": "nothing"})
+        settings = self.solver.settle(alone, len(denoiser.schedule))
         steps, _ = settings.walk
         settings = settings.model_copy(
             update={"steps": min(steps, PREVIEW_STEPS), "precision": self.recipe.train.precision}

@@ -74,6 +74,7 @@ def test_no_folder_with_code_lacks_an_init():
         "plugins/datasets/histology-nuclei/cells/*.png",
         "plugins/models/demo/weights.safetensors",
         "plugins/templates/*.html",
+        "plugins/templates/plugin/*.txt",
     ],
 )
 def test_package_data_is_there(pattern):

@@ -11,20 +11,29 @@ import pytest
 import msdm_kit
 
 SURFACE = {
-    "": ["--help", "--version"],
+    "": ["--help", "--no-plugin", "--version"],
     "train": ["--data", "--device", "--dry-run", "--help", "--out", "--profile", "--resume", "--set",
         "--threads",
     ],
     "sample": [
         "--appearance-from", "--batch", "--colour", "--data", "--device", "--donors", "--eta", "--guidance",
-        "--help", "--mask-op", "--max-colour-error", "--memory", "--metadata-from", "--min-adherence",
-        "--min-agreement", "--n", "--out", "--precision", "--recombine", "--seed", "--segmenter", "--select",
+        "--help", "--keep", "--keep-margin", "--mask-op", "--max-colour-error", "--memory",
+        "--metadata-from", "--min-adherence",
+        "--min-agreement", "--n", "--out", "--overlap", "--precision", "--recombine", "--seed",
+        "--segmenter", "--select",
         "--separate-donors", "--set-metadata", "--solver", "--solver-sweep", "--spacing", "--split",
-        "--steps", "--threads", "--tries", "--versions",
+        "--start", "--steps", "--strength", "--threads", "--tries", "--versions", "--window",
+    ],
+    "paint-field": [
+        "--also", "--batch", "--colour", "--data", "--device", "--guidance", "--help", "--kind", "--look",
+        "--memory", "--overlap", "--pixel-size", "--precision", "--seed", "--set-metadata", "--size",
+        "--solver", "--steps", "--threads", "--window",
     ],
     "experiment": ["--devices", "--dry-run", "--help", "--jobs", "--out", "--set", "--threads"],
     "recipes": ["--diff", "--help"],
     "plugins": ["--help"],
+    "plugins show": ["--help"],
+    "plugins new": ["--help", "--out"],
     "convert": ["--help"],
     "convert sdm": [
         "--conditioner", "--drop", "--edges", "--head-channels", "--help", "--image-size", "--masks",
@@ -41,6 +50,7 @@ SURFACE = {
     ],
     "data synthesise": [
         "--density", "--eccentricity", "--help", "--n", "--seed", "--select", "--size", "--split",
+        "--workers",
     ],
     "data export": ["--format", "--help", "--mask-kind", "--select", "--split", "--workers"],
     "segment": ["--help"],
@@ -60,10 +70,23 @@ SURFACE = {
         "--split", "--workers",
     ],
 }  # fmt: skip
-COMMANDS = ["train", "sample", "experiment", "recipes", "plugins", "convert", "data", "segment", "evaluate"]
+COMMANDS = [
+    "train",
+    "sample",
+    "paint-field",
+    "experiment",
+    "recipes",
+    "plugins",
+    "convert",
+    "data",
+    "segment",
+    "evaluate",
+]
 ARGUMENTS = {
-    "train": ["RECIPE"], "sample": ["RUN"], "experiment": ["PLAN"], "recipes": ["NAME"],
+    "train": ["RECIPE"], "sample": ["RUN"], "paint-field": ["RUN", "MASKS", "OUT"],
+    "experiment": ["PLAN"], "recipes": ["NAME"],
     "convert sdm": ["FILE", "OUT"],
+    "plugins new": ["NAME"], "plugins show": ["NAME"],
     "data import": ["SRC", "OUT"],
     "data check": ["DIR"], "data stats": ["DIR"], "data derive-cells": ["DIR", "OUT"],
     "data select": ["DIR"],
@@ -93,7 +116,13 @@ def test_options_are_these(msdm, command):
 
 def test_commands_are_these(msdm):
     text = msdm("--help").out.partition("Commands:")[2].partition("Example")[0]
-    assert re.findall(r"^  ([a-z]+) ", text, re.M) == COMMANDS
+    assert re.findall(r"^  ([a-z-]+) ", text, re.M) == COMMANDS
+
+
+def test_names_of_commands_are_taken_for_plugins():
+    from msdm_kit.plugins.host import Host
+
+    assert Host().names("command") == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize(
@@ -102,9 +131,12 @@ def test_commands_are_these(msdm):
         "",
         "train",
         "sample",
+        "paint-field",
         "experiment",
         "recipes",
         "plugins",
+        "plugins show",
+        "plugins new",
         "convert sdm",
         "data import",
         "data select",
@@ -142,6 +174,7 @@ def test_every_option_and_command_is_documented():
             assert f"`{name}`" in sections[command]
         assert "```" in sections[command]
     assert "`--version`" in text
+    assert "`--no-plugin NAME`" in text
 
 
 def test_help_imports_nothing_heavy():

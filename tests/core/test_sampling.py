@@ -165,12 +165,12 @@ def test_the_budget_changes_no_bit(precision, guidance):
     denoiser = toy_denoiser("spade", "cross")
     signals, changes = signals_of(denoiser), {"precision": precision, "guidance": guidance}
     whole = sampler_of(denoiser, **changes)
-    everything = sum(nbytes(states) for states in whole.prepare(signals))
+    everything = sum(nbytes(states) for states in whole.prepare(signals, None))
     images = whole.draw(signals, ids=IDS, size=(SIDE, SIDE), seed=0)
     held = []
     for budget in (0, 1000, everything // 2, everything):
         sampler = sampler_of(denoiser, budget=budget, **changes)
-        held.append(sum(nbytes(states) for states in sampler.prepare(signals)))
+        held.append(sum(nbytes(states) for states in sampler.prepare(signals, budget)))
         assert held[-1] <= budget
         assert torch.equal(sampler.draw(signals, ids=IDS, size=(SIDE, SIDE), seed=0), images)
     assert 0 == held[0] <= held[1] < held[2] < held[3] == everything
@@ -181,14 +181,14 @@ def test_the_absent_condition_of_one_size_serves_all_batches():
     signals = signals_of(denoiser)
     sampler = sampler_of(denoiser, guidance=2.0)
     first, second = (
-        sampler.prepare(signals),
-        sampler.prepare({k: at(s, slice(1)) for k, s in signals.items()}),
+        sampler.prepare(signals, None),
+        sampler.prepare({k: at(s, slice(1)) for k, s in signals.items()}, None),
     )
     assert first[0] is second[0]
     assert first[1] is not second[1]
     with torch.no_grad():
         wide = denoiser.encode({**observations(denoiser, 1), "spade": {"data": torch.randn(1, 4, 8, 24)}})
-    assert sampler.prepare(wide)[0] is not first[0]
+    assert sampler.prepare(wide, None)[0] is not first[0]
     # a constant map is prepared as a patch, whatever the size of the field
     assert nbytes(first[0]) * 3 < nbytes(second[1])
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from msdm_kit.plugins.descriptor import API_LEVEL
 from msdm_kit.plugins.hookspecs import hookimpl
-from msdm_kit.plugins.host import BLOCK_VARIABLE, Host
+from msdm_kit.plugins.host import API_NAME, BLOCK_VARIABLE, Host
 
 
 @dataclass
@@ -30,8 +31,8 @@ class FakeEntry:
         return self.module
 
 
-def module_with(**hooks: Any) -> SimpleNamespace:
-    """A module whose hooks return the given values, or raise them."""
+def module_with(level: Any = API_LEVEL, **hooks: Any) -> SimpleNamespace:
+    """A module whose hooks return the given values, or raise them; without a `level` it states none."""
 
     def implement(name: str, value: Any) -> Any:
         def hook() -> Any:
@@ -42,7 +43,8 @@ def module_with(**hooks: Any) -> SimpleNamespace:
         hook.__name__ = name
         return hookimpl(hook)
 
-    return SimpleNamespace(**{name: implement(name, value) for name, value in hooks.items()})
+    stated = {} if level is None else {API_NAME: level}
+    return SimpleNamespace(**stated, **{name: implement(name, value) for name, value in hooks.items()})
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -5,11 +6,12 @@ from pathlib import Path
 import pluggy
 import pytest
 
+from msdm_kit.core.conditioning import PluginConfig
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.plugins import builtin
 from msdm_kit.plugins.descriptor import Plugin, lazy
 from msdm_kit.plugins.hookspecs import KINDS, hook_name, hookimpl
-from msdm_kit.plugins.host import get_host
+from msdm_kit.plugins.host import BLOCK_VARIABLE, Origin, blocking, get_host
 
 SQRT = Plugin("sqrt", "Square root.", lazy("math:sqrt"))
 
@@ -39,6 +41,24 @@ def test_third_party_plugin_is_listed_and_loads(host_with, entry, module):
             "the name 'spade' is taken by injector of msdm-kit",
         ),
         ({}, "implements no hook"),
+        ({"msdm_kit_solvers": SystemExit(1)}, "msdm_kit_solvers fails: SystemExit: 1"),
+        ({"msdm_kit_solvers": [Plugin("a b", "", int)]}, "names a plugin 'a b'; write letters, digits"),
+        ({"msdm_kit_solvers": [Plugin("a", "", int, config=3)]}, "return a list of Plugin"),
+        (
+            {"msdm_kit_commands": [Plugin("train", "", int)]},
+            "the name 'train' is taken by command of msdm-kit; choose another",
+        ),
+        (
+            {"level": 2, "msdm_kit_solvers": [SQRT]},
+            "is written for plugin API 2, and this msdm-kit has 1: update msdm-kit (pip install -U msdm-kit)",
+        ),
+        (
+            {"level": 0, "msdm_kit_solvers": [SQRT]},
+            "is written for plugin API 0, and this msdm-kit takes 1 to 1: update the package "
+            "(pip install -U bad-package)",
+        ),
+        ({"level": "one"}, "MSDM_KIT_API is 'one'; write a whole number, such as 1"),
+        ({"level": True}, "MSDM_KIT_API is 'True'; write a whole number, such as 1"),
     ],
 )
 def test_broken_package_is_recorded_and_harms_no_other(host_with, entry, module, broken, reason):
@@ -52,6 +72,60 @@ def test_broken_package_is_recorded_and_harms_no_other(host_with, entry, module,
     assert host.load("solver", "sqrt")(4) == 2
     assert host_with(good).names("injector") == host.names("injector")
     assert host.listing()[-1].state == f"problem: {problem.reason}"
+    assert not host.listing()[-1].usable
+
+
+def test_package_without_a_level_works_with_a_warning(host_with, entry, module):
+    host = host_with(entry("old", module(None, msdm_kit_solvers=[SQRT])))
+    (row,) = [r for r in host.listing() if r.name == "sqrt"]
+    assert (row.api, row.state, row.usable) == (None, "warning: states no MSDM_KIT_API", True)
+    assert host.load("solver", "sqrt")(9) == 3
+    assert host.problems == []
+
+
+def test_origin_names_package_version_and_level(host_with, entry, module):
+    host = host_with(entry("extra", module(msdm_kit_solvers=[SQRT])))
+    assert host.origin("solver", "sqrt") == Origin("extra", "extra-package", "1.2", 1)
+    assert host.origin("injector", "spade").package == "msdm-kit"
+    with pytest.raises(MsdmError, match="no solver 'gone'"):
+        host.origin("solver", "gone")
+
+
+def test_config_is_that_of_the_descriptor_else_of_the_class(host_with, entry, module):
+    own = Plugin("own", "", lazy("msdm_kit.no_such_module:Thing"), config=lambda: PluginConfig)
+    broken = Plugin("broken", "", int, config=lazy("msdm_kit.no_such_module:Thing"))
+    host = host_with(entry("extra", module(msdm_kit_solvers=[own, broken, SQRT])))
+    assert host.config("solver", "own") is PluginConfig
+    assert host.config("solver", "sqrt") is None
+    assert host.config("injector", "spade") is host.load("injector", "spade").Config
+    with pytest.raises(
+        MsdmError, match=r"solver 'broken' of extra-package 1\.2 does not load: ModuleNotFound"
+    ):
+        host.config("solver", "broken")
+
+
+def test_commands_of_msdm_kit_are_not_blocked(host_with):
+    assert "train" in host_with(environment="train").names("command")
+
+
+def test_blocking_lasts_as_long_as_its_block(host_with, entry, monkeypatch):
+    host_with(entry("extra", AssertionError("imported")), environment="film")
+    get_host.cache_clear()
+    try:
+        with blocking(["spade", "extra"]):
+            assert os.environ[BLOCK_VARIABLE] == "film,spade,extra"
+            assert not {"film", "spade"} & set(get_host().names("injector"))
+            assert get_host().problems == []
+        assert os.environ[BLOCK_VARIABLE] == "film"
+        assert "spade" in get_host().names("injector")
+        with pytest.raises(MsdmError, match="no plugin or package 'spad' to leave out"), blocking(["spad"]):
+            pytest.fail("entered")
+        monkeypatch.delenv(BLOCK_VARIABLE)
+        with blocking(["spade"]):
+            assert os.environ[BLOCK_VARIABLE] == "spade"
+        assert BLOCK_VARIABLE not in os.environ
+    finally:
+        get_host.cache_clear()
 
 
 def test_hook_with_an_argument_is_refused(host_with, entry, module):
