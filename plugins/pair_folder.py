@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from ..core.fields import IMAGES, MANIFEST, mask_folder
 from ..core.images import save_image, save_labels
 from ..core.manifest import ManifestWriter
 from ..core.pictures import SheetRow, save_sheet
+from ..core.recipe import SampleSection
 from ..core.sample import FACETS, Image, Sample
 from .instances import GrowingInstanceFile
 from .metrics.adherence import Adherence
@@ -106,10 +108,7 @@ def pair_row(
         Which painting of its output it is, where paintings are filtered.
     """
     target = synthetic.target
-    # memory changes no result, and what was done to the masks has a column of its own
-    settings = synthetic.settings.model_dump(mode="json", exclude={"memory", "mask_operations"})
-    if synthetic.settings.window is None:
-        settings = {name: value for name, value in settings.items() if name not in ("window", "overlap")}
+    settings = _traced(synthetic.settings)
     own = {
         GIVEN_COLOURS: _colours(output) if output.colours else "",
         GIVEN_METADATA: json.dumps(output.words, sort_keys=True) if output.words else "",
@@ -151,3 +150,16 @@ def _caption(target: Sample, row: Mapping[str, str]) -> str:
 
 def _figure(value: float | None) -> str:
     return "" if value is None or np.isnan(value) else f"{value:.4f}"
+
+
+def _traced(settings: SampleSection) -> dict[str, Any]:
+    """What changes the image; what is turned off is left out, with what says more of it."""
+    # memory changes no result, and what was done to the masks has a column of its own
+    left = {"memory", "mask_operations"}
+    if settings.window is None:
+        left |= {"window", "overlap"}
+    if not settings.from_image:
+        left |= {"start", "strength"}
+    if settings.keep == "nothing":
+        left |= {"keep", "keep_margin"}
+    return settings.model_dump(mode="json", exclude=left)

@@ -79,8 +79,12 @@ def call_faults(node: ast.Call) -> list[str]:
     return found
 
 
-# Subclasses the unpickler so that it may name arrays only; tests/plugins/test_importers_damage.py tries it.
-RESTRICTED = {"msdm_kit.plugins.importers.seg_npy": {"uses pickle.Unpickler"}}
+# The first subclasses the unpickler so that it may name arrays only; tests/plugins/test_importers_damage.py
+# tries it. The second reads what it wrote in the same call, as a loader worker would.
+RESTRICTED = {
+    "msdm_kit.plugins.importers.seg_npy": {"uses pickle.Unpickler"},
+    "msdm_kit.plugins.testing.pickling": {"uses pickle.dumps", "uses pickle.loads"},
+}
 
 
 @pytest.mark.parametrize(("name", "path"), sources().items())

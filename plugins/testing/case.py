@@ -4,7 +4,6 @@ The classes hold no assert statements: pytest spells those out in a test's own f
 to read what was expected of which plugin.
 """
 
-import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from ...core.conditioning import PluginConfig
 from ..host import get_host
+from .pickling import arrived
 
 
 class Conformance:
@@ -74,7 +74,7 @@ class Configured(Conformance):
         self.check(issubclass(cls, PluginConfig), "its Config is no subclass of PluginConfig")
         again = cls.model_validate_json(config.model_dump_json())
         self.check(again == config, f"its settings do not survive JSON: {config!r} became {again!r}")
-        self.check(pickle.loads(pickle.dumps(config)) == config, "its settings do not survive pickling")
+        self.check(arrived(config) == config, "its settings do not survive pickling")
 
     def test_settings_are_strict_and_described(self) -> None:
         cls = self.load().Config

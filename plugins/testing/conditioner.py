@@ -3,7 +3,6 @@
 import copy
 import inspect
 import json
-import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from ...core.recipe import DataSection
 from ...core.sample import FACETS, Appearance, ColourStatistics, Sample
 from .case import Configured, built, devices, same, seeded, valueless
 from .fields import SIDE, toy_sample
+from .pickling import arrived
 
 
 class ConditionerConformance(Configured):
@@ -305,7 +305,7 @@ class ConditionerConformance(Configured):
         """A worker that is not forked gets the conditioner pickled, without its weights."""
         dataset: Any = SimpleNamespace(ids=["a"], sizes=[(SIDE, SIDE)], root=tmp_path)
         stream = TrainingStream(dataset, {"x": self.conditioner}, DataSection(crop=8), 0)
-        sent = pickle.loads(pickle.dumps(stream)).conditioners["x"]
+        sent = arrived(stream).conditioners["x"]
         self.check(
             same(self.observe(of=sent), self.observe()), "observes something else in a loader's worker"
         )

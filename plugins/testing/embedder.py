@@ -1,6 +1,5 @@
 """What every embedder owes those who compare features, whoever wrote it."""
 
-import pickle
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +10,7 @@ from ...core.sample import Image
 from ..embedders.base import Embedder
 from .case import Configured, built, devices
 from .fields import painted
+from .pickling import arrived
 
 
 class EmbedderConformance(Configured):
@@ -65,7 +65,7 @@ class EmbedderConformance(Configured):
 
     def test_goes_to_a_process_where_it_says_so(self) -> None:
         if self.embedder.parallel:
-            sent = pickle.loads(pickle.dumps(self.embedder))
+            sent = arrived(self.embedder)
             tiles = self.tiles()
             self._close(sent.embed(tiles), self.embedder.embed(tiles), "gives other features in a process")
 

@@ -1,6 +1,5 @@
 """What every importer and exporter owes the data that pass through it, whoever wrote it."""
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ..importers.source import Source
 from ..importing import import_data
 from .case import Conformance
 from .fields import toy_folder
+from .pickling import arrived
 
 
 class ImporterConformance(Conformance):
@@ -40,7 +40,7 @@ class ImporterConformance(Conformance):
         self.check((cls.__doc__ or "").strip(), "its class has no docstring")
         self.check(cls.looks_for.strip(), "`looks_for` is empty; say what lies in a folder of this format")
         self.check("\n" not in cls.looks_for, "`looks_for` is one line")
-        self.check(isinstance(pickle.loads(pickle.dumps(self.build())), cls), "does not survive pickling")
+        self.check(isinstance(arrived(self.build()), cls), "does not survive pickling")
 
     def test_takes_nothing_for_its_own_that_is_not(self, tmp_path: Path) -> None:
         other = tmp_path / "other"
@@ -116,7 +116,7 @@ class ExporterConformance(Conformance):
         cls = self.load()
         self.check(isinstance(cls, type) and issubclass(cls, Exporter), "is no subclass of Exporter")
         self.check((cls.__doc__ or "").strip(), "its class has no docstring")
-        self.check(isinstance(pickle.loads(pickle.dumps(self.build())), cls), "does not survive pickling")
+        self.check(isinstance(arrived(self.build()), cls), "does not survive pickling")
 
     def test_names_fields_apart(self) -> None:
         ids = ["a", "b", "field 3"]

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from ...core.conditioning import Signal, Spec, SpecKind
 from ...core.injection import Injector, Site, State
 from .case import Configured, devices, randomise, same, seeded, valueless
 from .fields import SIDE
+from .pickling import arrived
 
 SITES = (
     Site("n", "decoder", "norm", 8, 2, 4),
@@ -245,7 +245,7 @@ class InjectorConformance(Configured):
     def test_saved_and_copied(self) -> None:
         def check(c: Given) -> None:
             twin = type(c.injector)(c.injector.config, c.injector.spec, c.injector.site).eval()
-            twin.load_state_dict(pickle.loads(pickle.dumps(c.injector.state_dict())))
+            twin.load_state_dict(arrived(c.injector.state_dict()))
             for other, how in ((twin, "saving and loading"), (copy.deepcopy(c.injector), "copying")):
                 self.check(torch.equal(c.out(injector=other), c.out()), f"{c.where}: is another after {how}")
 

@@ -1,6 +1,5 @@
 """What every mask operation owes those who chain them, whoever wrote it."""
 
-import pickle
 from typing import ClassVar
 
 import numpy as np
@@ -10,6 +9,7 @@ from ..mask_operations.base import Grown, MaskOperation
 from ..mask_operations.units import Masks
 from .case import Configured
 from .fields import painted
+from .pickling import arrived
 
 SIZES = ((40, 48), (31, 31), (1, 5))
 
@@ -59,7 +59,7 @@ class MaskOperationConformance(Configured):
         for masks, other in self.fields():
             a, b = (self.apply(masks, other) for _ in range(2))
             self.check(_equal(a, b), "the same generator gives other masks")
-            sent = self.apply(masks, other, operation=pickle.loads(pickle.dumps(self.build())))
+            sent = self.apply(masks, other, operation=arrived(self.build()))
             self.check(_equal(sent, a), "gives other masks in a process")
 
     def test_nuclei_stay_in_their_cells(self) -> None:

@@ -67,7 +67,7 @@ def test_strength_0_gives_the_image_back_and_the_manifest_says_so(paint, data):
     for row in FieldDataset(out, masks=["nucleus"]).rows:
         np.testing.assert_array_equal(fields(out, row["id"])[0], fields(data, row["source_morphology"])[0])
         sampling = json.loads(row["sampling"])
-        assert (sampling["start"], sampling["strength"], sampling["keep"]) == ("image", 0, "nothing")
+        assert (sampling["start"], sampling["strength"], sampling.get("keep")) == ("image", 0, None)
 
 
 def test_strength_1_is_a_start_from_noise_and_less_is_nearer_to_the_image(paint, data):
