@@ -40,6 +40,8 @@ def test_an_error_is_raised_at_its_place_as_it_is():
 
 
 def test_ctrl_c_is_held_back_and_not_lost():
+    # a shell starts what runs in the background with Ctrl-C ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     handler, mask = signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())
     stop, done = threading.Event(), []
     other = threading.Thread(target=stop.wait)  # takes the signals that the main thread blocks
@@ -52,8 +54,9 @@ def test_ctrl_c_is_held_back_and_not_lost():
     finally:
         stop.set()
         other.join()
+        left = signal.signal(signal.SIGINT, before)
     assert done == ["all"]
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert left is handler
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
 
 
