@@ -10,7 +10,7 @@ from ..core.errors import MsdmError, did_you_mean
 from ..core.recipe import ConditionerEntry, InjectorEntry, Recipe
 from .host import Host, get_host
 from .recipe_schema import UNKNOWN, holds_entries, legal_keys, nullable, one_line, step
-from .recipe_yaml import dump, parse, read_mapping
+from .recipe_yaml import dump, parse_override, read_mapping
 
 _LABELS = ("name", "summary", "reference")
 # What an entry keeps when another plugin takes its place: these settings are not the plugin's.
@@ -67,7 +67,8 @@ def resolve_recipe_dict(
         As `load_recipe`, without the errors of validation.
     """
     data = _read(_locate(name_or_path, None, host or get_host()), (), host or get_host())
-    parsed = [_parse_override(text) for text in overrides]
+    example = "train.lr=1e-4 (null deletes a key)"
+    parsed = [(text, *parse_override(text, example)) for text in overrides]
     # Another type clears the settings of the old one, so it comes before the new one's settings.
     for text, path, value in sorted(parsed, key=lambda override: override[1][-1] != "type"):
         _assign(data, text, path, value)
@@ -167,14 +168,6 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any], kind: Any) -> dict[
         else:
             merged[key] = value
     return merged
-
-
-def _parse_override(text: str) -> tuple[str, list[str], Any]:
-    dotted, equals, value = text.partition("=")
-    path = dotted.strip().split(".")
-    if not equals or not value.strip() or not all(path):
-        raise MsdmError(f"--set {text!r}: write KEY.KEY=VALUE, such as train.lr=1e-4 (null deletes a key)")
-    return text, path, parse(value, f"--set {text!r}")
 
 
 def _assign(data: dict[str, Any], text: str, path: list[str], value: Any) -> None:

@@ -76,8 +76,14 @@ def parse(text: str, where: str) -> Any:
             loader.dispose()
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path, what: str = "recipe") -> dict[str, Any]:
     """The mapping that a YAML file holds.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        How errors call such a file, such as ``plan``.
 
     Raises
     ------
@@ -88,12 +94,34 @@ def read_mapping(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise MsdmError(f"recipe {path}: cannot be read: {reason}; give a YAML file") from error
-    value = parse(text, f"recipe {path}")
+        raise MsdmError(f"{what} {path}: cannot be read: {reason}; give a YAML file") from error
+    value = parse(text, f"{what} {path}")
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         found = "nothing" if value is None else type(value).__name__
-        raise MsdmError(f"recipe {path}: holds {found}; a recipe is a mapping of sections")
+        raise MsdmError(f"{what} {path}: holds {found}; a {what} is a mapping of sections")
     return value
+
+
+def parse_override(text: str, example: str) -> tuple[list[str], Any]:
+    """The dotted path and the value of an override on the command line.
+
+    Parameters
+    ----------
+    text : str
+        ``KEY.KEY=VALUE``, the value in YAML.
+    example : str
+        For the message.
+
+    Raises
+    ------
+    MsdmError
+        The text is of another form, or its value is no YAML.
+    """
+    dotted, equals, value = text.partition("=")
+    path = dotted.strip().split(".")
+    if not equals or not value.strip() or not all(path):
+        raise MsdmError(f"--set {text!r}: write KEY.KEY=VALUE, such as {example}")
+    return path, parse(value, f"--set {text!r}")
 
 
 def dump(value: Any) -> str:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from ...core.errors import MsdmError, did_you_mean
 from ..host import Host, get_host
 from ..recipe_schema import one_line
-from ..recipe_yaml import dump, parse, read_mapping
+from ..recipe_yaml import dump, parse_override, read_mapping
 from .plan import Plan
 
 
@@ -55,10 +55,7 @@ def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan:
     MsdmError
         The file cannot be read, or a key is unknown or its value illegal: with its dotted path.
     """
-    try:
-        data = read_mapping(path)
-    except MsdmError as error:
-        raise MsdmError(str(error).replace("recipe ", "plan ", 1)) from error
+    data = read_mapping(path, "plan")
     data.setdefault("name", path.stem)
     for text in overrides:
         _assign(data, text)
@@ -69,16 +66,13 @@ def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan:
 
 
 def _assign(data: dict[str, Any], text: str) -> None:
-    dotted, equals, value = text.partition("=")
-    *parents, last = dotted.strip().split(".")
-    if not equals or not value.strip() or not all([*parents, last]):
-        raise MsdmError(f"--set {text!r}: write KEY.KEY=VALUE, such as generators.msdm.steps=1000")
+    (*parents, last), value = parse_override(text, "generators.msdm.steps=1000")
     node = data
     for key in parents:
         node = node.setdefault(key, {})
         if not isinstance(node, dict):
             raise MsdmError(f"--set {text!r}: {key} holds {node!r}, and has no keys; set it as a whole")
-    node[last] = parse(value, f"--set {text!r}")
+    node[last] = value
 
 
 def dump_plan(plan: Plan) -> str:
