@@ -1,10 +1,10 @@
 """The U-Net of SDM (Wang et al. 2022): that of ADM (Dhariwal and Nichol 2021) with open norm sites."""
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,9 +21,11 @@ from .unet_blocks import Attention, ResidualBlock, StridedConv, timestep_embeddi
 class UNetConfig(PluginConfig):
     """Settings of the U-Net; the defaults are SDM's at 256 pixels."""
 
-    channels: int = Field(256, ge=2, multiple_of=2, description="Base width, even.")
-    multipliers: tuple[float, ...] = Field((1, 1, 2, 2, 4, 4), min_length=1, description="Width per level.")
-    blocks: int = Field(2, ge=1, description="Residual blocks per level.")
+    channels: int = Field(256, ge=2, le=2**16, multiple_of=2, description="Base width, even.")
+    multipliers: tuple[Annotated[float, Field(gt=0, le=256)], ...] = Field(
+        (1, 1, 2, 2, 4, 4), min_length=1, max_length=16, description="Width per level."
+    )
+    blocks: int = Field(2, ge=1, le=64, description="Residual blocks per level.")
     attention_strides: tuple[int, ...] = Field((8, 16, 32), description="Strides with self-attention.")
     middle_attention: bool = Field(True, description="Self-attention in the middle.")
     head_channels: int = Field(64, ge=1, description="Width of an attention head.")
@@ -31,6 +33,17 @@ class UNetConfig(PluginConfig):
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Share of features dropped in each block.")
     scale_shift: bool = Field(True, description="The time step scales and shifts; otherwise it is added.")
     residual_updown: bool = Field(True, description="Resample in residual blocks, otherwise by a conv.")
+
+    @model_validator(mode="after")
+    def _has_the_strides(self) -> "UNetConfig":
+        legal = [2**level for level in range(len(self.multipliers))]
+        other = [stride for stride in self.attention_strides if stride not in legal]
+        if other:
+            raise ValueError(
+                f"attention_strides: {other[0]} is none of this network's, which are "
+                f"{', '.join(map(str, legal))}; take of these, or none: []"
+            )
+        return self
 
 
 class UNet(Backbone):
@@ -47,8 +60,8 @@ class UNet(Backbone):
 
     Config: ClassVar[type[PluginConfig]] = UNetConfig
 
-    def __init__(self, config: UNetConfig, out_channels: int) -> None:
-        super().__init__(config, out_channels)
+    def __init__(self, config: UNetConfig, in_channels: int, out_channels: int) -> None:
+        super().__init__(config, in_channels, out_channels)
         c = config
         widths = [int(m * c.channels) for m in c.multipliers]
         for w in widths:
@@ -64,7 +77,7 @@ class UNet(Backbone):
             nn.SiLU(),
             nn.Linear(self.emb_channels, self.emb_channels),
         )
-        self.input_conv = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.input_conv = nn.Conv2d(in_channels, widths[0], 3, padding=1)
         self.encoder, skip_widths = self._build_encoder(widths)
         stride, width = self.multiple, widths[-1]
         self.middle = nn.ModuleList(
@@ -159,6 +172,10 @@ class UNet(Backbone):
         yield from self.middle
         for stage in self.decoder:
             yield from stage  # type: ignore[misc]
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return tuple(self._layers())
 
     def release(self, sites: Iterable[str]) -> None:
         taken = set(sites)

@@ -14,14 +14,19 @@ EXAMPLES = (
     "--conditioner colour=rgb_statistics"
 )
 
-convert = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=False, help="Make runs of weights that other software wrote."
+WEIGHTS_EXAMPLES = (
+    "\b\nExample:\n"
+    "  msdm-kit convert weights bert-tiny/pytorch_model.bin bert-tiny/model.safetensors\n"
+    "  msdm-kit convert weights cpsam_v2 cpsam_v2.safetensors"
 )
+GROUP = "Make runs and safetensors of weights that other software wrote."
+
+convert = typer.Typer(rich_markup_mode=None, no_args_is_help=False, help=GROUP)
 
 
-@convert.callback()
+@convert.callback(help=GROUP)
 def _group() -> None:
-    """Make runs of weights that other software wrote."""
+    """Of the commands."""
 
 
 @convert.command("sdm", epilog=EXAMPLES)
@@ -93,6 +98,24 @@ def sdm(
         f"schedule of {timesteps} steps, images of {image_size} px",
     )
     say(console, f"the run is in {run.folder}; paint with: msdm-kit sample {run.folder} --data DIR --out DIR")
+
+
+@convert.command("weights", epilog=WEIGHTS_EXAMPLES)
+def weights(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Weights that torch.save wrote: *.bin, *.pt or the like.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new file *.safetensors.")],
+) -> None:
+    """Make safetensors of a PyTorch file of weights.
+
+    Only tensors are read from it: nothing in it is executed. Other commands read no such file.
+    """
+    from ..plugins.convert_weights import convert_weights
+    from .console import output, say
+
+    tensors = convert_weights(file, out)
+    say(output(), f"{out} holds {len(tensors)} tensors")
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

@@ -1,64 +1,44 @@
 """Reading a pretrained BERT from disk, never from the network."""
 
-import json
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..core.errors import MsdmError
+from ..core.model_folder import conversion
+from ..core.reading import parse_json, read_text
 from .wordpiece import SPECIAL, make_tokenizer
 
-CONFIG_FIELDS = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "layer_norm_eps",
-    "pad_token_id",
-)
+MOST_BYTES = 2**26
+"""Of a text file of a model; in memory a tokenizer takes several times that."""
+_SIZES = {
+    "vocab_size": 2**22,
+    "hidden_size": 2**14,
+    "num_hidden_layers": 2**8,
+    "num_attention_heads": 2**10,
+    "intermediate_size": 2**16,
+    "max_position_embeddings": 2**20,
+    "type_vocab_size": 2**16,
+}
+"""Settings that are whole numbers from 1, and the most that is legal."""
+_MOST_WEIGHTS = 2**30
 _NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-_EMBEDDED = "or set `model: embedded`, which needs no download"
+OTHERWISE = "or set `model: embedded`, which needs no download"
 
 
-def find_model(model: str) -> Path:
-    """The folder of a pretrained model.
+def _is_activation(value: object) -> bool:
+    from transformers.activations import ACT2FN
 
-    Parameters
-    ----------
-    model : str
-        A folder, or the id of a model in the local Hugging Face cache.
+    return isinstance(value, str) and value in ACT2FN
 
-    Returns
-    -------
-    Path
 
-    Raises
-    ------
-    MsdmError
-        There is no such folder, nor such a model in the cache. The network is not asked.
-    """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", model):
-        raise MsdmError(f"no text model folder {model!r}; give a folder with config.json, {_EMBEDDED}")
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(model, "config.json")
-    if not isinstance(found, str):
-        raise MsdmError(
-            f"text model {model!r} is neither a folder nor in the local Hugging Face cache; run "
-            f"`hf download {model}`, {_EMBEDDED}"
-        )
-    return Path(found).parent
+_OTHERS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "hidden_act": (_is_activation, "an activation of transformers, such as gelu"),
+    "layer_norm_eps": (lambda value: type(value) in (int, float) and 0 < value < 1, "between 0 and 1"),
+    "pad_token_id": (lambda value: value is None or (type(value) is int and value >= 0), "a token"),
+}
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -85,8 +65,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
     missing = [name for name in _NEEDED if name not in config]
     if kind != "bert" or missing:
         why = f"is of type {kind!r}" if kind != "bert" else f"lacks {', '.join(missing)}"
-        raise MsdmError(f"text model {str(folder)!r} {why}; give a model of type 'bert', {_EMBEDDED}")
-    facts: dict[str, Any] = {"config": {name: config[name] for name in CONFIG_FIELDS if name in config}}
+        raise MsdmError(f"text model {str(folder)!r} {why}; give a model of type 'bert', {OTHERWISE}")
+    facts: dict[str, Any] = {"config": checked_config(config, folder)}
     if (folder / "tokenizer.json").is_file():
         facts["tokenizer"] = _read_json(folder, "tokenizer.json")
     elif (folder / "vocab.txt").is_file():
@@ -104,6 +84,45 @@ def read_facts(folder: Path) -> dict[str, Any]:
         raise MsdmError(f"text model {str(folder)!r} has neither tokenizer.json nor vocab.txt; add one")
     _check_tokenizer(facts, folder)
     return facts
+
+
+def checked_config(config: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """The settings of a BERT that make its network, none of which asks for more memory than any BERT needs.
+
+    Parameters
+    ----------
+    config : mapping
+        Of a ``config.json`` or of weights; not trusted.
+    folder : Path or None
+        Where it lies, for messages; None is in weights.
+
+    Raises
+    ------
+    MsdmError
+        A setting is of a wrong type or out of its range.
+    """
+    where = "the text model of the weights" if folder is None else f"text model {str(folder)!r}"
+    kept = {name: config[name] for name in (*_SIZES, *_OTHERS) if name in config}
+    for name, most in _SIZES.items():
+        size = kept.get(name, 1)
+        if type(size) is not int or not 1 <= size <= most:
+            raise MsdmError(f"{where}: {name} is {size!r:.40}; legal is 1 to {most}")
+    for name, (legal, said) in _OTHERS.items():
+        if name in kept and not legal(kept[name]):
+            raise MsdmError(f"{where}: {name} is {kept[name]!r:.40}; legal is {said}")
+    width, layers = kept.get("hidden_size", 768), kept.get("num_hidden_layers", 12)
+    inner = kept.get("intermediate_size", 3072)
+    tables = sum(kept.get(name, 512) for name in ("vocab_size", "max_position_embeddings", "type_vocab_size"))
+    weights = width * tables + layers * width * (4 * width + 2 * inner)
+    if weights > _MOST_WEIGHTS:
+        raise MsdmError(f"{where} has {weights} weights, and legal are {_MOST_WEIGHTS}; give a BERT's")
+    if (kept.get("pad_token_id") or 0) >= kept.get("vocab_size", 30522):
+        raise MsdmError(
+            f"{where}: pad_token_id {kept['pad_token_id']} is none of its vocabulary; give a BERT's"
+        )
+    if width % kept.get("num_attention_heads", 12):
+        raise MsdmError(f"{where}: hidden_size {width} is no multiple of num_attention_heads; give a BERT's")
+    return kept
 
 
 def _check_tokenizer(facts: Mapping[str, Any], folder: Path) -> None:
@@ -129,7 +148,7 @@ def load_weights(encoder: nn.Module, folder: Path) -> None:
     encoder : nn.Module
         A ``transformers.BertModel``.
     folder : Path
-        With ``model.safetensors`` or ``pytorch_model.bin``; the latter is read without running any code.
+        With ``model.safetensors``.
 
     Raises
     ------
@@ -142,29 +161,28 @@ def load_weights(encoder: nn.Module, folder: Path) -> None:
     if misfits:
         raise MsdmError(
             f"weights in {str(folder)!r} lack or misshape {len(misfits)} tensors of the encoder, such as "
-            f"{misfits[0]!r}; give the weights that belong to its config.json, {_EMBEDDED}"
+            f"{misfits[0]!r}; give the weights that belong to its config.json, {OTHERWISE}"
         )
     encoder.load_state_dict({name: state[name] for name in own})
 
 
 def _read_state(folder: Path) -> Mapping[str, Tensor]:
-    safe, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
-    state: Mapping[str, Tensor]
-    try:
-        if safe.is_file():
-            from safetensors.torch import load_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-            state = load_file(safe)
-            return state
-        if pickled.is_file():
-            state = torch.load(pickled, map_location="cpu", weights_only=True)
-            return state
-    except Exception as error:  # each format has exceptions of its own, none of them common
-        cause = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MsdmError(f"cannot read weights in {str(folder)!r}: {cause}") from error
-    raise MsdmError(
-        f"no weights in {str(folder)!r}; put model.safetensors or pytorch_model.bin there, {_EMBEDDED}"
-    )
+    safe, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
+    if safe.is_file():
+        try:
+            state: Mapping[str, Tensor] = load_file(safe)
+        except (SafetensorError, OSError, TypeError) as error:
+            cause = str(error).partition("\n")[0]
+            raise MsdmError(f"cannot read weights in {str(folder)!r}: {cause}; get the file anew") from error
+        return state
+    if pickled.is_file():
+        raise MsdmError(
+            f"{str(pickled)!r} is a pickle, which is not loaded; run: {conversion(pickled, safe)}"
+        )
+    raise MsdmError(f"no weights in {str(folder)!r}; put model.safetensors there, {OTHERWISE}")
 
 
 def _current_name(name: str) -> str:
@@ -175,7 +193,7 @@ def _current_name(name: str) -> str:
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
-        content = json.loads(_read_text(folder, name))
+        content = parse_json(_read_text(folder, name))
     except ValueError as error:
         raise MsdmError(f"{str(folder / name)!r} is not JSON: {error}") from None
     if not isinstance(content, dict):
@@ -185,10 +203,10 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 def _read_text(folder: Path, name: str) -> str:
     try:
-        return (folder / name).read_text(encoding="utf-8")
+        return read_text(folder / name, MOST_BYTES)
     except FileNotFoundError:
         raise MsdmError(
-            f"text model {str(folder)!r} has no {name}; give a BERT's folder, {_EMBEDDED}"
+            f"text model {str(folder)!r} has no {name}; give a BERT's folder, {OTHERWISE}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"

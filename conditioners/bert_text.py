@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ..core.conditioning import Conditioner, Observation, PluginConfig, Signal, Spec
 from ..core.errors import MsdmError
+from ..core.model_folder import find_model
 from ..core.precision import full_precision
 from ..core.sample import Sample
-from .bert_checkpoint import find_model, load_weights, read_facts
+from .bert_checkpoint import OTHERWISE, checked_config, load_weights, read_facts
 from .metadata import parse_template, read_column, require_columns
 from .wordpiece import SPECIAL, build_vocab, make_tokenizer
 
@@ -81,7 +82,7 @@ class BertText(Conditioner):
                 "config": {**_TINY, "vocab_size": len(vocab), "pad_token_id": SPECIAL.index("[PAD]")},
             }
         else:
-            facts = read_facts(find_model(config.model))
+            facts = read_facts(find_model(config.model, "text model", OTHERWISE))
         positions = facts["config"].get("max_position_embeddings", 512)
         if config.max_tokens > positions:
             raise MsdmError(
@@ -96,11 +97,14 @@ class BertText(Conditioner):
 
         self._pieces = parse_template(config.template)
         self._tokenizer = make_tokenizer(facts, config.max_tokens)
-        settings = BertConfig(**facts["config"], hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        settings = BertConfig(
+            **checked_config(facts["config"]), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        )
         self._pad = int(settings.pad_token_id or 0)
         self.spec = Spec("tokens", settings.hidden_size)
         # Only the CPU's generator is seeded, and put back: torch.manual_seed would reseed the GPU's too.
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        where = "meta" if torch.get_default_device().type == "meta" else "cpu"
+        with torch.random.fork_rng(devices=[]), torch.device(where):
             torch.default_generator.manual_seed(_SEED)
             self.encoder: nn.Module = BertModel(settings, add_pooling_layer=False)
             self.null_token = nn.Parameter(torch.randn(settings.hidden_size))
@@ -121,7 +125,7 @@ class BertText(Conditioner):
             Its folder is gone, has no weights, or has others than its config describes.
         """
         if self.config.model != EMBEDDED:
-            load_weights(self.encoder, find_model(self.config.model))
+            load_weights(self.encoder, find_model(self.config.model, "text model", OTHERWISE))
 
     def train(self, mode: bool = True) -> "BertText":
         """As of any module; a frozen encoder stays in evaluation mode."""

@@ -17,7 +17,7 @@ class ClassLabelConfig(PluginConfig):
     """Settings of `ClassLabel`."""
 
     column: str = Field(min_length=1, description="Column of the manifest whose values are the classes.")
-    dim: int = Field(128, ge=1, description="Width of the embedding.")
+    dim: int = Field(128, ge=1, le=2**16, description="Width of the embedding.")
 
 
 class ClassLabel(Conditioner):

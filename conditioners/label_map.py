@@ -53,6 +53,11 @@ class LabelMap(Conditioner):
         self._index = {name: 1 + len(config.masks) + i for i, name in enumerate(config.classes)}
         self.spec = Spec("map", self._channels + config.edges)
 
+    @property
+    def instance_classes(self) -> tuple[str, ...]:
+        classes: tuple[str, ...] = self.config.classes
+        return classes
+
     def observe(self, sample: Sample) -> Observation:
         """``classes``: (H, W) uint8, the channel, 0 is background; with edges ``edges``: (H, W) bool.
 
@@ -72,7 +77,11 @@ class LabelMap(Conditioner):
                 classes[inside] = np.array([named.get(k, i) for k in labels.tolist()], dtype=np.uint8)[where]
         observation = {"classes": torch.from_numpy(classes)}
         if self.config.edges:
-            edges = np.logical_or.reduce([instance_edges(mask) for mask in masks])
+            # an instance that the field's border cuts has no edge there, padded or not
+            height, width = sample.unpadded or sample.size
+            edges = np.zeros(sample.size, dtype=bool)
+            for mask in masks:
+                edges[:height, :width] |= instance_edges(mask[:height, :width])
             observation["edges"] = torch.from_numpy(edges)
         return observation
 

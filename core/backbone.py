@@ -1,7 +1,7 @@
 """The Backbone interface: a network that lists its sites and asks to be injected at each."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -41,10 +41,10 @@ class Features:
 
 
 class Backbone(nn.Module, ABC):
-    """A network from a noisy image and a time step to a prediction.
+    """A network from a noisy image, or a noisy latent, and a time step to a prediction.
 
-    Built from its config and the number of output channels. `encode` and `decode` are apart so that what sees
-    no condition can run once for both branches of guidance.
+    Built from its config and the numbers of channels in and out. `encode` and `decode` are apart so that what
+    sees no condition can run once for both branches of guidance.
     """
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
@@ -54,9 +54,19 @@ class Backbone(nn.Module, ABC):
     checkpointing: bool = False
     """Recompute activations in the backward pass."""
 
-    def __init__(self, config: Any, out_channels: int) -> None:
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """Modules that `encode` and `decode` call by their forward pass, each once, none within another.
+
+        They are what is gathered at a time where weights are split among processes; what is in none of them
+        is there for all of a pass.
+        """
+        return ()
+
+    def __init__(self, config: Any, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.config = config
+        self.in_channels = in_channels
         self.out_channels = out_channels
 
     @abstractmethod
@@ -65,7 +75,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, x: Tensor, t: Tensor, inject: Inject) -> Features:
-        """Features of x (B, 3, H, W) at time steps t (B,)."""
+        """Features of x (B, in_channels, H, W) at time steps t (B,)."""
 
     @abstractmethod
     def decode(self, features: Features, inject: Inject) -> Tensor:

@@ -140,6 +140,11 @@ class Conditioner(nn.Module, ABC):
         """Whether a part of a field can be observed without the rest (see `reach`)."""
         return self.spec.kind == "map" and self.reach is not None
 
+    @property
+    def instance_classes(self) -> tuple[str, ...]:
+        """Classes of instances that its settings name: a run tells at its start which of them no data has."""
+        return ()
+
     def initialise(self) -> None:
         """Load pretrained weights, if the config names any. Called once, when a new run starts."""
 

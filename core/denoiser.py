@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from . import guard
+from .autoencoder import Autoencoder, Pixels
 from .backbone import Backbone, Inject
 from .conditioning import Conditioner, Observation, Signal, Spec, at, merge
 from .errors import MsdmError
@@ -18,6 +20,19 @@ from .schedule import NoiseSchedule
 
 States = dict[str, list[tuple[Injector, State | Signal]]]
 """Per site, what enters there: an injector and its state, or the signal where it prepares at every step."""
+
+
+class _Held:
+    """An autoencoder beside a network: not among its modules, whose weights are trained and saved.
+
+    Copies of the network share it.
+    """
+
+    def __init__(self, autoencoder: Autoencoder) -> None:
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+
+    def __deepcopy__(self, memo: object) -> "_Held":
+        return self
 
 
 class Injection(nn.Module):
@@ -62,6 +77,8 @@ class Denoiser(nn.Module):
         In the recipe's order.
     injections : sequence of Injection
     diffusion : DiffusionSection
+    autoencoder : Autoencoder or None
+        What is diffused is its latents; None: images. It goes along to devices and is no part of the weights.
 
     Raises
     ------
@@ -75,12 +92,14 @@ class Denoiser(nn.Module):
         conditioners: Mapping[str, Conditioner],
         injections: Sequence[Injection],
         diffusion: DiffusionSection,
+        autoencoder: Autoencoder | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.conditioners = nn.ModuleDict(dict(conditioners))
         self.injections = nn.ModuleList(injections)
         self.diffusion = diffusion
+        self._held = _Held(autoencoder or Pixels())
         self.schedule = NoiseSchedule.named(diffusion.schedule, diffusion.timesteps)
         by_name = {site.name: site for site in backbone.sites}
         owned: list[str] = []
@@ -93,6 +112,20 @@ class Denoiser(nn.Module):
                     )
                 owned.append(name)
         backbone.release(name for name in owned if by_name[name].kind == "norm")
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        """What is between images and what is diffused."""
+        return self._held.autoencoder
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of an image must be multiples of this."""
+        return self.backbone.multiple * self.autoencoder.stride
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.autoencoder._apply(fn)  # type: ignore[no-untyped-call]
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -209,7 +242,7 @@ class Denoiser(nn.Module):
         return inject
 
     def forward(self, x: Tensor, t: Tensor, signals: Mapping[str, Signal]) -> Tensor:
-        """The raw prediction (B, 3 or 6, H, W) of x (B, 3, H, W) at time steps t (B,), fp32."""
+        """The raw prediction (B, C or 2 C, H, W) of x (B, C, H, W) at time steps t (B,), fp32."""
         # prepared at the site itself: under checkpointing nothing of it is kept for the backward pass
         inject = self.bind(self.prepare(signals, budget=0))
         return self.backbone.decode(self.backbone.encode(x, t, inject), inject).float()
@@ -224,7 +257,8 @@ def _channels_last(signal: Signal) -> Signal:
 def nbytes(states: States | State) -> int:
     """Bytes that prepared states hold; what they share counts once, and a signal that is kept not at all."""
     storages = [t.untyped_storage() for t in tree_leaves(states) if isinstance(t, Tensor)]
-    return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
+    # not by address: storages on the meta device have none
+    return sum({s._cdata: s.nbytes() for s in storages}.values())
 
 
 def to_device(observations: Mapping[str, Observation], device: torch.device) -> dict[str, Observation]:

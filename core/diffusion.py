@@ -3,6 +3,7 @@
 Every array of a schedule is kept in fp64 and cast where it meets an image, as the reference does.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,13 +26,13 @@ class Denoised:
 
     Attributes
     ----------
-    x0 : Tensor (B, 3, H, W)
-        The denoised image, on the scale of images [-1, 1].
-    eps : Tensor (B, 3, H, W)
+    x0 : Tensor (B, C, H, W)
+        The denoised image, on the scale of images [-1, 1], or latent.
+    eps : Tensor (B, C, H, W)
         The noise that goes with `x0`: x_t = sqrt(abar) x0 + sqrt(1 - abar) eps.
-    mean : Tensor (B, 3, H, W)
+    mean : Tensor (B, C, H, W)
         Of p(x_{t-1} | x_t).
-    log_variance : Tensor, broadcastable to (B, 3, H, W)
+    log_variance : Tensor, broadcastable to (B, C, H, W)
         Of p(x_{t-1} | x_t).
     """
 
@@ -65,7 +66,7 @@ def target(
 def x0_from(
     schedule: NoiseSchedule, prediction: Prediction, out: Tensor, x_t: Tensor, index: Tensor
 ) -> Tensor:
-    """x_0 from the network's output `out` (B, 3, H, W)."""
+    """x_0 from the network's output `out` (B, C, H, W)."""
     if prediction == "x0":
         return out
     a = schedule.alphas_cumprod
@@ -92,7 +93,7 @@ def log_variance(schedule: NoiseSchedule, variance: Variance, raw: Tensor, index
     """log variance of p(x_{t-1} | x_t).
 
     ``learned_range``: v log beta + (1 - v) log beta~ with v = (raw + 1) / 2 (Nichol and Dhariwal 2021,
-    equation 15); `raw` is (B, 3, H, W), the second half of the network's output. ``fixed_large``: beta, with
+    equation 15); `raw` is (B, C, H, W), the second half of the network's output. ``fixed_large``: beta, with
     beta~ of the second step at the first; ``fixed_small``: beta~.
     """
     small = extract(schedule.posterior_log_variance, index, raw)
@@ -123,7 +124,7 @@ def denoise(
     x_t: Tensor,
     index: Tensor,
     *,
-    clip: bool,
+    clip: Callable[[Tensor], Tensor] | None,
 ) -> Denoised:
     """The network's raw output as x_0, eps, mean and log variance.
 
@@ -131,13 +132,13 @@ def denoise(
     ----------
     schedule : NoiseSchedule
         The one that is being walked (respaced when sampling).
-    raw : Tensor (B, 3 or 6, H, W)
-        6 channels with ``learned_range``.
-    x_t : Tensor (B, 3, H, W)
+    raw : Tensor (B, C or 2 C, H, W)
+        2 C channels with ``learned_range``.
+    x_t : Tensor (B, C, H, W)
     index : Tensor (B,) int64
         Position in `schedule`.
-    clip : bool
-        Clip x_0 to [-1, 1]; eps is then that of the clipped x_0.
+    clip : callable or None
+        Brings x_0 to where images are (`Autoencoder.clip`); eps is then that of the clipped x_0.
 
     Returns
     -------
@@ -145,8 +146,8 @@ def denoise(
     """
     out, var = split_output(raw, variance)
     x0 = x0_from(schedule, prediction, out, x_t, index)
-    if clip:
-        x0 = x0.clamp(-1, 1)
+    if clip is not None:
+        x0 = clip(x0)
     return Denoised(
         x0=x0,
         eps=eps_from_x0(schedule, x0, x_t, index),

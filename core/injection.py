@@ -33,7 +33,8 @@ class Site:
     channels : int
         C (or D) at the site.
     stride : int
-        Image size over feature size; 1 is full resolution.
+        Image size over feature size; 1 is full resolution. Behind an autoencoder the image is larger than
+        what the backbone sees by the autoencoder's stride, which is counted in.
     groups : int
         Groups of the normalisation at a ``norm`` site.
     """

@@ -60,21 +60,37 @@ def discretized_gaussian_nll(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tens
     return -log_p
 
 
+def gaussian_nll(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """-log p(x) in nats of a Gaussian, elementwise."""
+    return 0.5 * (math.log(2 * math.pi) + log_variance + (x - mean) ** 2 * torch.exp(-log_variance))
+
+
 def variational_bound(
-    schedule: NoiseSchedule, diffusion: DiffusionSection, raw: Tensor, x0: Tensor, x_t: Tensor, index: Tensor
+    schedule: NoiseSchedule,
+    diffusion: DiffusionSection,
+    raw: Tensor,
+    x0: Tensor,
+    x_t: Tensor,
+    index: Tensor,
+    *,
+    quantised: bool = True,
 ) -> Tensor:
     """A term of the bound in bits per dimension (B,): KL, or the decoder's likelihood at the first step.
 
     Ho et al. 2020, equation 5; the mean is detached, so that only the variance learns from it (Nichol and
-    Dhariwal 2021, section 3.1).
+    Dhariwal 2021, section 3.1). Where x_0 is not `quantised` to the levels of an image, the likelihood is the
+    Gaussian's density.
     """
     out, var = split_output(raw, diffusion.variance)
     frozen = torch.cat([out.detach(), var], dim=1) if var is not out else out
-    p = denoise(schedule, diffusion.prediction, diffusion.variance, frozen, x_t, index, clip=False)
+    p = denoise(schedule, diffusion.prediction, diffusion.variance, frozen, x_t, index, clip=None)
     true_mean = posterior_mean(schedule, x0, x_t, index)
     true_log_variance = extract(schedule.posterior_log_variance, index, x_t)
     kl = _mean(normal_kl(true_mean, true_log_variance, p.mean, p.log_variance))
-    nll = _mean(discretized_gaussian_nll(x0, p.mean, 0.5 * p.log_variance))
+    if quantised:
+        nll = _mean(discretized_gaussian_nll(x0, p.mean, 0.5 * p.log_variance))
+    else:
+        nll = _mean(gaussian_nll(x0, p.mean, p.log_variance))
     first = (index == 0).to(x_t.device, non_blocking=True)
     return torch.where(first, nll, kl) / math.log(2)
 
@@ -99,6 +115,7 @@ def training_losses(
     x_t: Tensor,
     noise: Tensor,
     index: Tensor,
+    quantised: bool = True,
 ) -> Losses:
     """Losses per image.
 
@@ -107,12 +124,14 @@ def training_losses(
     schedule : NoiseSchedule
         All time steps.
     diffusion : DiffusionSection
-    raw : Tensor (B, 3 or 6, H, W)
+    raw : Tensor (B, C or 2 C, H, W)
         The network's output, float.
-    x0, x_t, noise : Tensor (B, 3, H, W)
-        Image in [-1, 1], noisy image, noise.
+    x0, x_t, noise : Tensor (B, C, H, W)
+        Image in [-1, 1] or latent, the same with noise, noise.
     index : Tensor (B,) int64
         Best on the CPU, where the schedule is: of a GPU's it is waited for.
+    quantised : bool
+        Whether x0 has the 256 levels of an image (`Autoencoder.quantised`).
 
     Returns
     -------
@@ -125,6 +144,6 @@ def training_losses(
         total = min_snr_weight(schedule, diffusion, index).to(mse.device, non_blocking=True) * mse
     vb = None
     if diffusion.variance == "learned_range":
-        vb = variational_bound(schedule, diffusion, raw, x0, x_t, index)
+        vb = variational_bound(schedule, diffusion, raw, x0, x_t, index, quantised=quantised)
         total = total + vb
     return Losses(total, mse, vb)

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from ..core.autoencoder import Autoencoder, Pixels, title
 from ..core.backbone import Backbone
 from ..core.conditioning import Conditioner, Spec
 from ..core.denoiser import Denoiser, Injection
@@ -69,8 +71,21 @@ def build_conditioners(
                     f"use the recipe that they were trained with"
                 )
             known = facts[name] if facts is not None else cls.fit(config, rows)
-            built[name] = cls(config, known)
+            built[name] = cls(config, known) if facts is None else _restored(cls, config, known)
     return built
+
+
+def _restored(cls: type[Conditioner], config: Any, known: Any) -> Conditioner:
+    """A conditioner of the facts in a file, which anyone may have written."""
+    try:
+        return cls(config, known)
+    except MsdmError:
+        raise
+    except Exception as error:
+        raise MsdmError(
+            f"the facts that the weights hold make no {cls.__name__} ({type(error).__name__}: {error}); get "
+            f"the file anew"
+        ) from error
 
 
 def _check_kinds(recipe: Recipe, kinds: Sequence[str]) -> None:
@@ -89,7 +104,11 @@ def collect_facts(conditioners: Mapping[str, Conditioner]) -> dict[str, dict[str
 
 
 def build_denoiser(
-    recipe: Recipe, conditioners: Mapping[str, Conditioner], host: Host | None = None
+    recipe: Recipe,
+    conditioners: Mapping[str, Conditioner],
+    host: Host | None = None,
+    *,
+    pretrained: bool = True,
 ) -> Denoiser:
     """The network of a recipe around its conditioners.
 
@@ -100,6 +119,8 @@ def build_denoiser(
         From `build_conditioners`.
     host : Host or None
         None is the host of this process.
+    pretrained : bool
+        Whether the autoencoder's weights are loaded: where only shapes are wanted, they are not needed.
 
     Returns
     -------
@@ -111,24 +132,53 @@ def build_denoiser(
     ------
     MsdmError
         Unknown plugin, illegal settings, a condition that an injector does not take, conditions that do not
-        join, a site that does not exist, or a crop that the backbone cannot halve often enough.
+        join, a site that does not exist, a crop that the backbone cannot halve often enough, or weights of
+        the autoencoder that are not there.
     """
     host = host or get_host()
+    autoencoder = _autoencoder(recipe, host, pretrained)
+    channels, stride = autoencoder.channels, autoencoder.stride
     cls, config = configure(recipe, "backbone", "backbone", recipe.backbone, host)
     with place(recipe, "backbone"), _seeded(recipe, "backbone"):
-        backbone: Backbone = cls(config, 6 if recipe.diffusion.variance == "learned_range" else 3)
+        learned = recipe.diffusion.variance == "learned_range"
+        backbone: Backbone = cls(config, channels, 2 * channels if learned else channels)
     backbone.checkpointing = recipe.train.checkpointing is True
-    if recipe.data.crop % backbone.multiple:
+    multiple = backbone.multiple * stride
+    if recipe.data.crop % multiple:
+        whose = "backbone needs" if stride == 1 else f"backbone needs in latents of stride {stride}"
         raise MsdmError(
-            f"recipe {recipe.name}: data.crop: {recipe.data.crop} is not a multiple of {backbone.multiple}, "
-            f"which the backbone needs; choose one"
+            f"recipe {recipe.name}: data.crop: {recipe.data.crop} is not a multiple of {multiple}, which the "
+            f"{whose}; choose one"
         )
+    # maps come at the size of the image, whatever the backbone sees
+    sites = [s if s.kind == "embedding" else replace(s, stride=s.stride * stride) for s in backbone.sites]
     injections = [
-        _injection(recipe, f"injectors.{i}", entry, conditioners, backbone.sites, host)
+        _injection(recipe, f"injectors.{i}", entry, conditioners, sites, host)
         for i, entry in enumerate(recipe.injectors)
     ]
     with place(recipe, "injectors"):
-        return Denoiser(backbone, conditioners, injections, recipe.diffusion)
+        return Denoiser(backbone, conditioners, injections, recipe.diffusion, autoencoder)
+
+
+def _autoencoder(recipe: Recipe, host: Host, pretrained: bool) -> Autoencoder:
+    if recipe.autoencoder is None:
+        return Pixels()
+    cls, config = configure(recipe, "autoencoder", "autoencoder", recipe.autoencoder, host)
+    with place(recipe, "autoencoder"):
+        try:
+            autoencoder: Autoencoder = cls(config)
+            if pretrained:
+                autoencoder.initialise()
+            fits = min(autoencoder.channels, autoencoder.stride) >= 1
+        except (MsdmError, MemoryError):
+            raise
+        except Exception as error:
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            what = f"{cls.__module__}.{cls.__qualname__}"
+            raise MsdmError(f"{what} fails: {text}; mend or update its plugin") from error
+        if not fits:
+            raise MsdmError(f"{title(autoencoder)} has no channels, or no stride; mend or update its plugin")
+    return autoencoder
 
 
 def _injection(

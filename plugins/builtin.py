@@ -79,6 +79,25 @@ def msdm_kit_injectors() -> list[Plugin]:
 
 
 @hookimpl
+def msdm_kit_autoencoders() -> list[Plugin]:
+    home = "msdm_kit.plugins.autoencoders"
+    return [
+        Plugin(
+            "haar",
+            "The Haar wavelet transform, exactly invertible, without weights.",
+            lazy(f"{home}.haar:Haar"),
+            source="Haar 1910; in diffusion: Phung et al. 2023",
+        ),
+        Plugin(
+            "kl",
+            "AutoencoderKL of diffusers, with weights that you have.",
+            lazy(f"{home}.kl:KL"),
+            source="Rombach et al. 2022, section 3.1",
+        ),
+    ]
+
+
+@hookimpl
 def msdm_kit_backbones() -> list[Plugin]:
     return [
         Plugin(

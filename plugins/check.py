@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..core.autoencoder import Autoencoder
 from ..core.backbone import Backbone
 from ..core.conditioning import Conditioner, PluginConfig
 from ..core.errors import MsdmError
@@ -19,6 +20,7 @@ from .recipe_schema import one_line
 _BASES: dict[str, type] = {
     "conditioner": Conditioner,
     "injector": Injector,
+    "autoencoder": Autoencoder,
     "backbone": Backbone,
     "mask_operation": MaskOperation,
     "logger": Logger,
@@ -40,7 +42,7 @@ def configure(recipe: Recipe, kind: str, path: str, entry: PluginEntry, host: Ho
     Parameters
     ----------
     recipe : Recipe
-    kind : {'conditioner', 'injector', 'backbone', 'mask_operation', 'logger'}
+    kind : {'conditioner', 'injector', 'autoencoder', 'backbone', 'mask_operation', 'logger'}
     path : str
         Where the entry stands, such as ``conditioners.morphology``.
     entry : PluginEntry
@@ -91,6 +93,8 @@ def check_plugins(recipe: Recipe, host: Host | None = None) -> None:
         configure(recipe, "conditioner", f"conditioners.{name}", conditioner, host)
     for i, injector in enumerate(recipe.injectors):
         configure(recipe, "injector", f"injectors.{i}", injector, host)
+    if recipe.autoencoder is not None:
+        configure(recipe, "autoencoder", "autoencoder", recipe.autoencoder, host)
     configure(recipe, "backbone", "backbone", recipe.backbone, host)
     for i, logger in enumerate(recipe.train.loggers):
         configure(recipe, "logger", f"train.loggers.{i}", logger, host)

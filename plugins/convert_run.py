@@ -14,7 +14,8 @@ from ..core.errors import MsdmError
 from ..core.recipe import Recipe
 from .build import build_conditioners, build_denoiser
 from .check import check_plugins
-from .convert_sdm import HEAD_CHANNELS, SdmShape, convert, describe, read_state
+from .convert_sdm import HEAD_CHANNELS, SdmShape, convert, describe
+from .convert_weights import read_tensors
 from .host import get_host
 from .new_folder import check_new
 from .recipe_files import load_recipe
@@ -75,7 +76,7 @@ def convert_run(
     """
     run = Run(Path(out))
     check_new(run.folder)
-    state = read_state(file)
+    state = read_tensors(file)
     shape = describe(state)
     made_of = dict(conditioners or {"morphology": "label_map"})
     if drop is None:

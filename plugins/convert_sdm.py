@@ -6,11 +6,8 @@ read off names and shapes.
 """
 
 import math
-import os
-import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,52 +75,6 @@ class SdmShape:
             "scale_shift": self.scale_shift,
             "residual_updown": self.residual_updown,
         }
-
-
-def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """A checkpoint's tensors, on the CPU.
-
-    Parameters
-    ----------
-    path : path
-        A ``.safetensors`` file, or one that ``torch.save`` wrote. Of the latter only tensors are read:
-        nothing in the file is ever executed.
-
-    Raises
-    ------
-    MsdmError
-        The file is missing or damaged, holds more than tensors, or is not one flat dict of tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MsdmError(f"no file {path}; give a checkpoint of SDM (.pt or .safetensors)")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise MsdmError(f"{path} is not a readable safetensors file: {_line(error)}") from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch tells code that it refuses from damage by its words alone
-        if "unsupported global" in str(error).lower():
-            raise MsdmError(
-                f"{path}: this file holds more than tensors; it is not loaded; give a model*.pt or ema_*.pt"
-            ) from error
-        raise MsdmError(f"{path} is damaged or is no checkpoint that torch.save wrote") from error
-    except Exception as error:  # a damaged pickle fails in any way: struct.error, IndexError, ...
-        raise MsdmError(f"{path} is damaged or is no checkpoint that torch.save wrote") from error
-    flat = isinstance(state, dict) and all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
-    )
-    if not flat or not state:
-        raise MsdmError(
-            f"{path} is not a flat dict of tensors (an optimiser's state?); give SDM's model*.pt or ema_*.pt"
-        )
-    return dict(state)
 
 
 def describe(state: Mapping[str, Tensor]) -> SdmShape:
@@ -310,7 +261,3 @@ def _ratio(width: int, channels: int) -> float:
     # the network takes int(ratio * channels), which must not fall short of the width by rounding
     ratio = width / channels
     return ratio if int(ratio * channels) == width else math.nextafter(ratio, math.inf)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -68,6 +68,11 @@ class Donors:
         names = [id.removeprefix(self._prefix) for id in ids]
         self._dataset = FieldDataset(self._folder, masks=self._kinds, ids=names)
 
+    @property
+    def dataset(self) -> FieldDataset | None:
+        """The fields that were opened, under their own ids."""
+        return self._dataset
+
     def by_id(self, id: str) -> Sample:
         """A field that was opened; its id is the long one."""
         if self._dataset is None:

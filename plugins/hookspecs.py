@@ -23,6 +23,7 @@ PROJECT = "msdm_kit"
 KINDS = (
     "conditioner",
     "injector",
+    "autoencoder",
     "backbone",
     "solver",
     "recipe",
@@ -55,6 +56,11 @@ def msdm_kit_conditioners() -> list[Plugin]:  # type: ignore[empty-body]
 @hookspec
 def msdm_kit_injectors() -> list[Plugin]:  # type: ignore[empty-body]
     """Ways into the network; each loads a subclass of `msdm_kit.Injector`."""
+
+
+@hookspec
+def msdm_kit_autoencoders() -> list[Plugin]:  # type: ignore[empty-body]
+    """Images to latents and back; each loads a subclass of `msdm_kit.core.autoencoder.Autoencoder`."""
 
 
 @hookspec

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
+from ..core.denoiser import Denoiser
 from ..core.errors import MsdmError
 from ..core.recipe import Recipe
 from .host import OURS, Host, get_host
@@ -31,8 +32,8 @@ _NEEDS = TypeAdapter(list[Need])
 def needs(recipe: Recipe, host: Host | None = None) -> list[dict[str, str]]:
     """The plugins that a recipe names, with their packages and versions: JSON, for the weights' facts.
 
-    Conditioners, injectors and backbone make the network; solver and mask operations are its defaults of
-    sampling. Loggers are left out: they are not needed again.
+    Conditioners, injectors, autoencoder and backbone make the network; solver and mask operations are its
+    defaults of sampling. Loggers are left out: they are not needed again.
 
     Parameters
     ----------
@@ -56,9 +57,36 @@ def needs(recipe: Recipe, host: Host | None = None) -> list[dict[str, str]]:
 def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from (("conditioner", entry.type) for entry in recipe.conditioners.values())
     yield from (("injector", entry.type) for entry in recipe.injectors)
+    if recipe.autoencoder is not None:
+        yield "autoencoder", recipe.autoencoder.type
     yield "backbone", recipe.backbone.type
     yield "solver", recipe.sample.solver
     yield from (("mask_operation", entry.type) for entry in recipe.sample.mask_operations)
+
+
+def check_latents(facts: Mapping[str, Any], denoiser: Denoiser, where: str) -> None:
+    """Check that weights were trained in the latents that this network's autoencoder gives.
+
+    Parameters
+    ----------
+    facts : mapping
+        Of a weights file or checkpoint; ``autoencoder`` is the fingerprint of the autoencoder's weights.
+    denoiser : Denoiser
+        With its autoencoder's weights.
+    where : str
+        The file, for the message.
+
+    Raises
+    ------
+    MsdmError
+        They were trained in others.
+    """
+    trained, found = facts.get("autoencoder"), denoiser.autoencoder.fingerprint
+    if trained is not None and trained != found:
+        raise MsdmError(
+            f"{where} was trained in the latents of an autoencoder with the SHA-256 {str(trained)[:12]}, and "
+            f"what its recipe names as `autoencoder` has {found[:12]} here; put the former weights there"
+        )
 
 
 def check_needs(facts: Mapping[str, Any], where: str, host: Host | None = None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from ..core.autoencoder import Autoencoder
 from ..core.conditioning import Conditioner
 from ..core.errors import MsdmError, did_you_mean
 from ..core.injection import Injector
@@ -124,6 +125,8 @@ def plugin_facts(kind: str, name: str, host: Host | None = None) -> Facts:
     elif isinstance(loaded, type) and issubclass(loaded, Injector):
         lines["takes"] = ", ".join(sorted(loaded.accepts))
         lines["sites"] = ", ".join(sorted(loaded.site_kinds))
+    elif isinstance(loaded, type) and issubclass(loaded, Autoencoder):
+        lines |= _latents(loaded, model)
     elif isinstance(loaded, Path):
         lines["file"] = str(loaded)
     if not isinstance(loaded, Path):
@@ -159,6 +162,16 @@ def _emits(cls: type[Conditioner], model: Any, host: Host) -> dict[str, str]:
         "emits": f"{spec.kind}, {spec.width} wide at the default settings",
         "injectors": ", ".join(takers) or "none",
     }
+
+
+def _latents(cls: type[Autoencoder], model: Any) -> dict[str, str]:
+    """The form of the latents at the default settings, where it has any."""
+    try:
+        made = cls(model())
+    except Exception:  # it needs settings, or weights that are not here
+        return {"latents": "what its settings and weights say"}
+    square = f"squares of {made.stride} x {made.stride} pixels"
+    return {"latents": f"{made.channels} channels of {square} at the default settings"}
 
 
 def _quietly(host: Host, kind: str, name: str) -> Any:

@@ -29,11 +29,14 @@ class Splits:
         None where the manifest has a split column and no row of it is for validation.
     notes : tuple of str
         What was decided for the user, and what looks wrong with masks that pass the checks.
+    classes : frozenset of str
+        Of the instances of both.
     """
 
     train: FieldDataset
     validation: FieldDataset | None
     notes: tuple[str, ...] = ()
+    classes: frozenset[str] = frozenset()
 
     @property
     def fingerprint(self) -> str:
@@ -73,8 +76,14 @@ def open_splits(
     if not (folder / INSTANCES).is_file():
         return replace(splits, notes=notes)
     validation = splits.validation
-    classes = InstanceIndex(folder, [*splits.train.ids, *(validation.ids if validation else ())]).of
-    return Splits(splits.train.with_classes(classes), validation and validation.with_classes(classes), notes)
+    ids = [*splits.train.ids, *(validation.ids if validation else ())]
+    index = InstanceIndex(folder, ids, kinds=recipe.data.masks)
+    return Splits(
+        splits.train.with_classes(index.of),
+        validation and validation.with_classes(index.of),
+        notes,
+        frozenset().union(*index.names.values()),
+    )
 
 
 def one_label_notes(fields: FieldDataset) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.conditioning import PluginConfig, Signal, Spec, SpecKind
@@ -16,7 +17,8 @@ class Concat(Injector):
     """A map as further input channels (Saharia et al. 2022, Palette, section 3).
 
     A convolution of [x, m] is the sum of one of x and one of m: the second does not depend on x_t, so it is
-    computed once, and no width of the backbone depends on the condition.
+    computed once, and no width of the backbone depends on the condition. Behind an autoencoder each place of
+    the latent sees all pixels of its square (space to depth).
     """
 
     Config: ClassVar[type[PluginConfig]] = ConcatConfig
@@ -26,10 +28,11 @@ class Concat(Injector):
     def __init__(self, config: ConcatConfig, spec: Spec, site: Site) -> None:
         super().__init__(config, spec, site)
         # the bias is that of the backbone's own input convolution
-        self.conv = nn.Conv2d(spec.width, site.channels, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(spec.width * site.stride**2, site.channels, 3, padding=1, bias=False)
 
     def prepare(self, signal: Signal) -> State:
-        return {"added": self.conv(signal.data)}
+        m = signal.data if self.site.stride == 1 else F.pixel_unshuffle(signal.data, self.site.stride)
+        return {"added": self.conv(m)}
 
     def inject(
         self, h: Tensor, state: State, scale: Tensor | None = None, shift: Tensor | None = None

@@ -18,7 +18,7 @@ PATCH = 5
 class SpadeConfig(PluginConfig):
     """Settings of SPADE."""
 
-    hidden: int = Field(128, ge=1, description="Width of the hidden convolution.")
+    hidden: int = Field(128, ge=1, le=2**16, description="Width of the hidden convolution.")
 
 
 class Spade(Injector):

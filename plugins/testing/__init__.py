@@ -14,6 +14,7 @@ cannot do without, and what makes it small. The classes need no pytest to be imp
 from collections.abc import Mapping
 from typing import Any
 
+from .autoencoder import AutoencoderConformance
 from .backbone import BackboneConformance
 from .case import Conformance
 from .conditioner import ConditionerConformance
@@ -31,6 +32,7 @@ from .solver import SolverConformance
 CONFORMANCE: Mapping[str, type[Conformance]] = {
     cls.kind: cls
     for cls in (
+        AutoencoderConformance,
         BackboneConformance,
         CommandConformance,
         ConditionerConformance,
@@ -76,6 +78,7 @@ def matrix(names: Mapping[str, list[str]], settings: Mapping[str, Mapping[str, A
 
 __all__ = [
     "CONFORMANCE",
+    "AutoencoderConformance",
     "BackboneConformance",
     "CommandConformance",
     "ConditionerConformance",

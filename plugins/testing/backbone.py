@@ -22,24 +22,24 @@ def run(backbone: Backbone, x: Tensor, t: Tensor, inject: Inject = plain) -> Ten
 
 
 class BackboneConformance(Configured):
-    """The checks of a backbone, with 3 and with 6 channels out. Give `settings` that make it small."""
+    """The checks of a backbone: of images, with a variance, and of latents. `settings` make it small."""
 
     kind = "backbone"
     base: ClassVar[type] = Backbone
 
-    def build(self, channels: int) -> Backbone:
+    def build(self, channels: int, out_channels: int) -> Backbone:
         """The backbone with random weights."""
         with seeded():
-            backbone: Backbone = self.load()(self.config(), channels)
+            backbone: Backbone = self.load()(self.config(), channels, out_channels)
         randomise(backbone)
         return backbone.eval()
 
     def each(self) -> Iterator[tuple[Backbone, Tensor, Tensor]]:
-        for channels in (3, 6):
-            backbone = self.build(channels)
+        for channels, out_channels in ((3, 3), (3, 6), (4, 4)):
+            backbone = self.build(channels, out_channels)
             side = 4 * backbone.multiple
             g = torch.Generator().manual_seed(1)
-            yield backbone, torch.randn(2, 3, side, 2 * side, generator=g), torch.tensor([3, 900])
+            yield backbone, torch.randn(2, channels, side, 2 * side, generator=g), torch.tensor([3, 900])
 
     def test_shapes(self) -> None:
         for backbone, x, t in self.each():
@@ -139,7 +139,7 @@ class BackboneConformance(Configured):
     def test_saved_and_copied(self) -> None:
         for backbone, x, t in self.each():
             out = run(backbone, x, t)
-            twin = type(backbone)(backbone.config, backbone.out_channels).eval()
+            twin = type(backbone)(backbone.config, backbone.in_channels, backbone.out_channels).eval()
             twin.load_state_dict(backbone.state_dict())
             for other, how in ((twin, "saving and loading"), (copy.deepcopy(backbone), "copying")):
                 self.check(torch.equal(run(other, x, t), out), f"is another after {how}")

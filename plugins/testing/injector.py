@@ -21,6 +21,7 @@ SITES = (
     Site("r", "bottleneck", "residual", 8, 4, 4),
     Site("e", "embedding", "embedding", 12),
     Site("i", "input", "input", 8),
+    Site("l", "input", "input", 8, 4),
 )
 WIDTH = 6
 

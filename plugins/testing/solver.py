@@ -111,6 +111,6 @@ def gaussian(schedule: NoiseSchedule) -> Model:
     def model(x: Tensor, i: int) -> Denoised:
         abar = float(schedule.alphas_cumprod[i])
         x0 = MEAN + abar**0.5 * STD**2 / (abar * STD**2 + 1 - abar) * (x - abar**0.5 * MEAN)
-        return denoise(schedule, "x0", "fixed_small", x0, x, torch.full((len(x),), i), clip=False)
+        return denoise(schedule, "x0", "fixed_small", x0, x, torch.full((len(x),), i), clip=None)
 
     return model

@@ -1,11 +1,12 @@
 import json
 import pickle
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from msdm_kit.conditioners.bert_text import BertText
 from msdm_kit.conditioners.wordpiece import build_vocab, make_tokenizer
@@ -40,15 +41,12 @@ def pretrained_source(
     return config, {**old, "cls.predictions.bias": torch.zeros(3)}, vocab
 
 
-@pytest.fixture(params=["model.safetensors", "pytorch_model.bin"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path, pretrained_source: Any) -> Path:
+@pytest.fixture
+def folder(tmp_path: Path, pretrained_source: Any) -> Path:
     config, state, vocab = pretrained_source
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "vocab.txt").write_text("\n".join(vocab) + "\n")
-    if request.param == "model.safetensors":
-        save_file(state, tmp_path / request.param)
-    else:
-        torch.save(state, tmp_path / request.param)
+    save_file(state, tmp_path / "model.safetensors")
     return tmp_path
 
 
@@ -103,8 +101,7 @@ class TestPretrained:
 
     def test_weights_of_no_bytes(self, folder: Path) -> None:
         conditioner = make(model=str(folder))
-        for file in (*folder.glob("*.safetensors"), *folder.glob("*.bin")):
-            file.write_bytes(b"")
+        (folder / "model.safetensors").write_bytes(b"")
         with pytest.raises(MsdmError, match="cannot read weights"):
             conditioner.initialise()
 
@@ -130,12 +127,26 @@ class TestPretrained:
             make(model=str(folder)).initialise()
 
     def test_broken_weights(self, folder: Path) -> None:
-        for name in ("model.safetensors", "pytorch_model.bin"):
-            if (folder / name).exists():
-                (folder / name).write_bytes(b"nothing")
+        (folder / "model.safetensors").write_bytes(b"nothing")
         with pytest.raises(MsdmError, match="cannot read weights") as error:
             make(model=str(folder)).initialise()
         assert "\n" not in str(error.value)
+
+    def test_a_pickle_is_not_read_and_the_command_that_is_named_helps(self, folder: Path) -> None:
+        from msdm_kit.cli.main import run
+
+        conditioner = make(model=str(folder))
+        safe, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
+        torch.save(load_file(safe), pickled)
+        safe.unlink()
+        with pytest.raises(MsdmError, match="is a pickle, which is not loaded; run: msdm-kit") as error:
+            conditioner.initialise()
+        assert run(shlex.split(str(error.value).partition("run: msdm-kit ")[2])) == 0
+        conditioner.initialise()
+        pickled.unlink()
+        safe.unlink()
+        with pytest.raises(MsdmError, match=r"no weights in .*; put model\.safetensors there"):
+            conditioner.initialise()
 
     def test_not_a_bert(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text('{"model_type": "t5"}')

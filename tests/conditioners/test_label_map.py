@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
 from msdm_kit.conditioners.label_map import LabelMap
+from msdm_kit.core.augment import pad_to_multiple
 from msdm_kit.core.conditioning import Signal, Spec
 from msdm_kit.core.sample import Sample, instance_edges
 
@@ -61,6 +62,19 @@ def test_spec_is_the_form_of_the_signal(edges: bool, width: int) -> None:
 
 def test_the_border_of_the_image_is_no_edge() -> None:
     assert not instance_edges(np.ones((4, 4), np.int32)).any()
+
+
+@given(fields, st.integers(1, 5))
+@settings(deadline=None)
+def test_padding_makes_no_edges(labels: np.ndarray, multiple: int) -> None:
+    """What is painted of a field that is padded sees what a crop of that size saw in training."""
+    field = sample(labels, labels)
+    height, width = field.size
+    padded = make().observe(pad_to_multiple(field, multiple))
+    for name, seen in make().observe(field).items():
+        assert torch.equal(padded[name][:height, :width], seen)
+        assert not padded[name][height:].any()
+        assert not padded[name][:, width:].any()
 
 
 @settings(max_examples=40, deadline=None)

@@ -61,10 +61,12 @@ def module() -> Callable[..., SimpleNamespace]:
 def host_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Host]:
     """A host that finds exactly the given entry points besides the built-ins."""
 
+    found = metadata.entry_points
+
     def make(*entries: FakeEntry, block: tuple[str, ...] = (), environment: str = "") -> Host:
-        def entry_points(*, group: str) -> list[FakeEntry]:
-            assert group == "msdm_kit"
-            return list(entries)
+        def entry_points(**params: Any) -> Any:
+            # whoever is imported for the first time meanwhile may look for plugins of its own
+            return list(entries) if params == {"group": "msdm_kit"} else found(**params)
 
         monkeypatch.setattr(metadata, "entry_points", entry_points)
         monkeypatch.setenv(BLOCK_VARIABLE, environment)

@@ -12,16 +12,26 @@ from msdm_kit.plugins.hookspecs import KINDS
 from msdm_kit.plugins.host import get_host
 from msdm_kit.plugins.testing import CONFORMANCE, matrix
 
+from ..autoencoders import save_kl
+
 HOST = get_host()
 TINY_TRAINING = {"epochs": 11, "crops": 1, "batch": 1, "channels": [4, 8], "crop": 32}
 SETTINGS = {
     "class_label": {"column": "assay"},
     "cross_attention": {"heads": 2},
-    "unet": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "head_channels": 8, "groups": 4},
+    "unet": {
+        "channels": 8,
+        "multipliers": [1, 2],
+        "blocks": 1,
+        "attention_strides": [2],
+        "head_channels": 8,
+        "groups": 4,
+    },
     "drop_instances": {"fraction": 0.4},
     "duplicate_instances": {"fraction": 0.5},
     "scratch-small": TINY_TRAINING,
     "timm": {},
+    "kl": {},
     "h-optimus-0": {},
 }
 WEIGHTS = ("timm", "h-optimus-0")
@@ -43,6 +53,12 @@ def _a_network_of_timm(tmp_path_factory):
     save_for_hf(network, str(folder), model_args=arguments, safe_serialization=True)
     for name in WEIGHTS:
         SETTINGS[name]["model"] = f"local-dir:{folder}"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _a_small_autoencoder(tmp_path_factory):
+    """An AutoencoderKL with random weights, as diffusers saves it."""
+    SETTINGS["kl"]["model"] = str(save_kl(tmp_path_factory.mktemp("kl")))
 
 
 def test_every_kind_has_its_checks():
