@@ -105,8 +105,11 @@ def pad_to_multiple(sample: Sample, multiple: int) -> Sample:
         return np.pad(array, around(array))
 
     padded = _each(sample, image, masks)
+    if not below + right:
+        return padded
+    padded = replace(padded, unpadded=(height, width))
     look = sample.look
-    if look is None or look.image is None or look.image.shape[1:] != (height, width) or not below + right:
+    if look is None or look.image is None or look.image.shape[1:] != (height, width):
         return padded
     labels = {kind: masks(found) for kind, found in look.masks.items()}
     return replace(padded, look=replace(look, image=image(look.image), masks=labels))

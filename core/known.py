@@ -3,8 +3,10 @@
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .autoencoder import Autoencoder, to_latents
 from .diffusion import Denoised, eps_from_x0, extract, posterior_mean, q_sample
 from .errors import MsdmError
 from .recipe import SampleSection
@@ -19,12 +21,28 @@ class Known:
     Attributes
     ----------
     image : Tensor (B, 3, H, W) float32 in [-1, 1]
+        Or latents, once `encoded`: the walk is in these.
     keep : Tensor (B, 1, H, W) bool, or None
         Pixels that stay as they are; None keeps none.
     """
 
     image: Tensor
     keep: Tensor | None = None
+
+    def encoded(self, autoencoder: Autoencoder) -> "Known":
+        """The same in latents, as `Blended Latent Diffusion` has it (Avrahami et al. 2023, section 4.1).
+
+        A place of a latent is kept where all pixels of its square are.
+        """
+        keep = self.keep
+        if keep is not None and autoencoder.stride > 1:
+            keep = F.max_pool2d((~keep).float(), autoencoder.stride) == 0
+        return Known(to_latents(autoencoder, self.image), keep)
+
+    def to(self, device: torch.device) -> "Known":
+        """The same on a device."""
+        image = self.image.to(device, memory_format=torch.channels_last)
+        return Known(image, None if self.keep is None else self.keep.to(device))
 
     def begin(self, noise: Tensor, schedule: NoiseSchedule, settings: SampleSection) -> Tensor:
         """Where the walk of a schedule begins.
@@ -35,7 +53,7 @@ class Known:
 
         Parameters
         ----------
-        noise : Tensor (B, 3, H, W)
+        noise : Tensor (B, C, H, W)
             Standard normal.
         schedule : NoiseSchedule
             That is walked.
@@ -43,7 +61,7 @@ class Known:
 
         Returns
         -------
-        Tensor (B, 3, H, W)
+        Tensor (B, C, H, W)
         """
         index = torch.full((len(noise),), len(schedule) - 1, device=schedule.betas.device)
         noised = q_sample(schedule, self.image, index, noise)
@@ -68,22 +86,22 @@ class Known:
         """
         if self.keep is None:
             return model
+        return lambda x, i: self.put(model(x, i), x, i, schedule)
+
+    def put(self, said: Denoised, x: Tensor, i: int, schedule: NoiseSchedule) -> Denoised:
+        """What a model says of x at position `i`, with the known pixels in place: elementwise."""
+        if self.keep is None:
+            return said
         keep, image = self.keep, self.image
-
-        def held(x: Tensor, i: int) -> Denoised:
-            said = model(x, i)
-            index = torch.full((len(x),), i, device=schedule.betas.device)
-            x0 = torch.where(keep, image, said.x0)
-            small = extract(schedule.posterior_log_variance, index, x)
-            return replace(
-                said,
-                x0=x0,
-                eps=torch.where(keep, eps_from_x0(schedule, image, x, index), said.eps),
-                mean=torch.where(keep, posterior_mean(schedule, image, x, index), said.mean),
-                log_variance=torch.where(keep, small, said.log_variance),
-            )
-
-        return held
+        index = torch.full((len(x),), i, device=schedule.betas.device)
+        small = extract(schedule.posterior_log_variance, index, x)
+        return replace(
+            said,
+            x0=torch.where(keep, image, said.x0),
+            eps=torch.where(keep, eps_from_x0(schedule, image, x, index), said.eps),
+            mean=torch.where(keep, posterior_mean(schedule, image, x, index), said.mean),
+            log_variance=torch.where(keep, small, said.log_variance),
+        )
 
     def finish(self, x: Tensor) -> Tensor:
         """The painted image (B, 3, H, W), its known pixels free of rounding."""

@@ -76,6 +76,14 @@ class MappedTensor:
         self.folder = folder
         self._tensor = torch.from_numpy(scratch_array(shape, np.float32, folder))
 
+    @classmethod
+    def of(cls, tensor: Tensor, folder: Path | None = None) -> "MappedTensor":
+        """A copy of a tensor (1, C, H, W)."""
+        copy = cls((1, *tensor.shape[1:]), folder)
+        for rows in copy.bands():
+            copy.at(rows).copy_(tensor[..., rows, :])
+        return copy
+
     def __len__(self) -> int:
         return self.shape[0]
 

@@ -108,6 +108,8 @@ class Sample:
     keep : ndarray (H, W) bool, or None
         Pixels of `image` that painting leaves as they are, where it is asked to keep any; None leaves it to
         the settings which.
+    unpadded : (int, int) or None
+        Height and width of what is not padding, which lies on the right and at the bottom; None: nothing is.
     """
 
     id: str
@@ -118,6 +120,7 @@ class Sample:
     sources: Mapping[str, str] = field(default_factory=dict)
     classes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     keep: NDArray[np.bool_] | None = None
+    unpadded: tuple[int, int] | None = None
 
     @property
     def appearance(self) -> Appearance:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import guard, kernels
+from .autoencoder import to_images
 from .backbone import Features
 from .conditioning import Signal
 from .denoiser import Denoiser, States, nbytes
@@ -62,6 +63,9 @@ class Sampler:
     solver : Solver
     budget : int or None
         Most bytes of prepared states, see `Denoiser.prepare`; None is no limit. It changes no result.
+    device : torch.device or None
+        None is the network's. A network without memory (meta device) walks as it would on this one, without
+        numbers: so is its memory found.
 
     Attributes
     ----------
@@ -75,16 +79,24 @@ class Sampler:
     """
 
     def __init__(
-        self, denoiser: Denoiser, settings: SampleSection, solver: Solver, *, budget: int | None = None
+        self,
+        denoiser: Denoiser,
+        settings: SampleSection,
+        solver: Solver,
+        *,
+        budget: int | None = None,
+        device: torch.device | None = None,
     ) -> None:
-        self.network = lowered(denoiser, settings.precision)
-        self._fast = accelerated(self.network)
+        self.device = next(denoiser.parameters()).device
+        self._computes = device or self.device
+        self.network = lowered(denoiser, settings.precision, self._computes)
+        self._fast = accelerated(self.network, self._computes)
         self.settings = solver.settle(settings, len(denoiser.schedule))
         self.solver = solver
         self.budget = budget
-        self.device = next(denoiser.parameters()).device
         walked = settings.walked(len(denoiser.schedule))
         self.schedule = denoiser.schedule.first(walked).walk(*self.settings.walk)
+        self._timesteps: list[int] = self.schedule.timesteps.tolist()
         self._branches = plan(settings.guidance, denoiser.names, denoiser.diffusion.variance)
         # what tells the encoder's passes apart: branches that agree in it share one
         encoder_conditions = denoiser.encoder_conditions
@@ -92,13 +104,21 @@ class Sampler:
         self._absent: dict[tuple[torch.Size, ...], States] = {}
         self._graphs = StepGraphs(self.evaluate) if self.device.type == "cuda" and kernels.enabled() else None
 
+    def forget(self) -> None:
+        """Give up what is kept for the next batch: memory has run out."""
+        self._absent.clear()
+        if self._graphs is not None:
+            self._graphs = StepGraphs(self.evaluate)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     @torch.inference_mode()
     def prepare(self, signals: Mapping[str, Signal], budget: int | None) -> list[States]:
         """The states of each branch of guidance, the absent condition's kept for the next batch.
 
         `budget` as `Denoiser.prepare` takes it, for all branches together.
         """
-        with guard.explained(), autocast(self.device, self.settings.precision):
+        with guard.explained(), autocast(self._computes, self.settings.precision):
             # the absent conditions first: they are small, and serve every batch
             order = sorted(range(len(self._branches)), key=lambda k: len(self._branches[k].present))
             states: dict[int, States] = {}
@@ -118,10 +138,10 @@ class Sampler:
         return self._absent[key]
 
     def evaluate(self, states: Sequence[States], x: Tensor, t: Tensor) -> Tensor:
-        """The guided raw prediction (B, 3 or 6, H, W) fp32 of x (B, 3, H, W) at time steps t (B,)."""
+        """The guided raw prediction (B, C or 2 C, H, W) fp32 of x (B, C, H, W) at time steps t (B,)."""
         network, outputs = self.network, []
         shared: dict[frozenset[str], Features] = {}
-        with autocast(x.device, self.settings.precision):
+        with autocast(self._computes, self.settings.precision):
             for seen, of_branch in zip(self._seen, states, strict=True):
                 inject = network.bind(of_branch)
                 if seen not in shared:
@@ -140,19 +160,33 @@ class Sampler:
         """
         states = self.prepare(signals, self.budget)
         evaluate = self._graphs.bind(states) if self._graphs is not None else partial(self.evaluate, states)
-        d, schedule, clip = self.network.diffusion, self.schedule, self.settings.clip
-        timesteps: list[int] = schedule.timesteps.tolist()
 
         def model(x: Tensor, i: int) -> Denoised:
-            # each made where it is read: a copy between devices would make every step wait for the one before
-            index = torch.full((len(x),), i, device=schedule.betas.device)
-            with guard.explained():
-                raw = evaluate(x, torch.full((len(x),), timesteps[i], device=x.device))
+            raw = self.predict(evaluate, x, i)
             if on_step is not None:
                 on_step()
-            return denoise(schedule, d.prediction, d.variance, raw, x, index, clip=clip)
+            return self.denoised(raw, x, i)
 
         return model
+
+    def predict(self, evaluate: Callable[[Tensor, Tensor], Tensor], x: Tensor, i: int) -> Tensor:
+        """The raw prediction of x (B, C, H, W) at position `i` of the schedule.
+
+        Parameters
+        ----------
+        evaluate : callable (x, t) -> raw
+            `evaluate` of prepared states.
+        """
+        # t is made where it is read: a copy between devices would make every step wait for the one before
+        t = torch.full((len(x),), self._timesteps[i], device=x.device)
+        with guard.explained():
+            return evaluate(x, t)
+
+    def denoised(self, raw: Tensor, x: Tensor, i: int) -> Denoised:
+        """What the raw prediction of x at position `i` of the schedule says of x_0: elementwise."""
+        d, index = self.network.diffusion, torch.full((len(x),), i, device=self.schedule.betas.device)
+        clip = self.network.autoencoder.clip if self.settings.clip else None
+        return denoise(self.schedule, d.prediction, d.variance, raw, x, index, clip=clip)
 
     @torch.inference_mode()
     def draw(
@@ -174,7 +208,7 @@ class Sampler:
         ids : sequence of str
             Unique; the noise is drawn from them.
         size : (int, int)
-            Height and width in pixels, multiples of the backbone's `multiple`.
+            Height and width in pixels, multiples of `Denoiser.multiple`.
         seed : int
         known : Known or None
             Real images, on the sampler's device, one row per id: where the settings start from an image or
@@ -194,10 +228,13 @@ class Sampler:
         Known.check(known, self.settings, size)
         if known is not None and self.settings.walked(len(self.network.schedule)) == 0:
             return known.image
-        noise = SampleNoise(seed, ids, (3, *size), self.device)
+        autoencoder = self.network.autoencoder
+        noise = SampleNoise(seed, ids, autoencoder.shape((3, *size)), self.device)
         model = self.model(signals, on_step)
         x = noise()
         if known is not None:
-            model, x = known.hold(model, self.schedule), known.begin(x, self.schedule, self.settings)
-        x = self.solver(model, x, self.schedule, noise=noise, eta=self.settings.eta).clamp(-1, 1)
+            inner = known.encoded(autoencoder)
+            model, x = inner.hold(model, self.schedule), inner.begin(x, self.schedule, self.settings)
+        x = self.solver(model, x, self.schedule, noise=noise, eta=self.settings.eta)
+        x = to_images(autoencoder, x).clamp(-1, 1)
         return x if known is None else known.finish(x)

@@ -47,7 +47,7 @@ class WindowConditions:
         self.denoiser = denoiser
         self.device = device
         self.field = replace(field, look=_measured(field.appearance))
-        multiple = denoiser.backbone.multiple
+        multiple = denoiser.multiple
         height, width = field.size
         self.size = (height + -height % multiple, width + -width % multiple)
         self._local = [name for name, c in denoiser.by_name.items() if c.local]
@@ -116,9 +116,11 @@ class WindowConditions:
             lacking += [(0, bottom - top - inside.shape[-2]), (0, right - left - inside.shape[-1])]
             return np.pad(inside, lacking) if any(after for _, after in lacking) else inside
 
-        return replace(
-            self.field, image=None, keep=None, masks={k: cut(m) for k, m in self.field.masks.items()}
-        )
+        masks = {k: cut(m) for k, m in self.field.masks.items()}
+        height, width = self.field.size
+        inside = (min(bottom, height) - top, min(right, width) - left)
+        unpadded = None if inside == (bottom - top, right - left) else inside
+        return replace(self.field, image=None, keep=None, masks=masks, unpadded=unpadded)
 
 
 def boxes(labels: Labels) -> dict[int, Box]:

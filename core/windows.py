@@ -30,13 +30,14 @@ class Window:
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
-def check_overlap(window: int, overlap: int, multiple: int = 1) -> None:
+def check_overlap(window: int, overlap: int, multiple: int = 1, stride: int = 1) -> None:
     """Check a window's side and overlap.
 
     Raises
     ------
     MsdmError
-        The side is no multiple of what the backbone needs, or the overlap is none of a window.
+        The side is no multiple of what the backbone needs, or the overlap is none of a window, or none of the
+        stride of latents.
     """
     if window < 1 or window % multiple:
         raise MsdmError(
@@ -47,6 +48,11 @@ def check_overlap(window: int, overlap: int, multiple: int = 1) -> None:
         raise MsdmError(
             f"windows of {window} pixels cannot overlap by {overlap}; legal: 0 to {window - 1}, such as "
             f"{window // 4}"
+        )
+    if overlap % stride:
+        raise MsdmError(
+            f"windows overlap by {overlap} pixels, which is not a multiple of {stride}, the stride of the "
+            f"autoencoder; take {overlap - overlap % stride}"
         )
 
 
@@ -119,6 +125,11 @@ class Grid:
     size: tuple[int, int]
     window: int
     overlap: int
+
+    def coarser(self, stride: int) -> "Grid":
+        """The same windows on a grid whose places are squares of `stride` pixels, which divides all sides."""
+        height, width = self.size
+        return Grid((height // stride, width // stride), self.window // stride, self.overlap // stride)
 
     @property
     def side(self) -> tuple[int, int]:

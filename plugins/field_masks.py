@@ -1,7 +1,5 @@
 """The masks of one large field, from label TIFFs and GeoJSON, kept in files and not in memory."""
 
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,15 +12,17 @@ from numpy.typing import NDArray
 from ..core.errors import MsdmError
 from ..core.mapped import scratch_array
 from ..core.sample import Labels
+from ..core.tiff import check_chain
 from .importers.canvas import Canvas
 from .importers.qupath import draw, extent, read_features
-from .importers.reading import read_label_map, whole
+from .importers.reading import check_pixels, read_label_map, whole
 
 MAX_PIXELS = 2**33
 """Of a field."""
+SMALL, MOST_PACKED = 2**26, 2**12
+"""Pixels that any file may declare, and pixels per byte of a larger one; Deflate packs 1032 bytes in one."""
 _BAND = 1024
 """Rows that are read at once where the file allows it."""
-_DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,13 @@ def _add(found: dict[str, tuple[Path, Labels]], kind: str, path: Path, labels: L
     found[kind] = (path, labels)
 
 
-def _check_size(size: tuple[int, int], path: Path) -> None:
+def _check_size(size: tuple[int, int], path: Path, *, held: bool = False) -> None:
+    """Refuse a size before there is an array of it; `held`: the file is one that holds the pixels."""
+    if held and size[0] * size[1] > max(SMALL, MOST_PACKED * path.stat().st_size):
+        raise MsdmError(
+            f"{path} says it is {size[0]} x {size[1]}, which its {path.stat().st_size} bytes cannot hold; "
+            f"save it again"
+        )
     if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
         raise MsdmError(f"{path} is {size[0]} x {size[1]}; a field has 1 to {MAX_PIXELS} pixels")
 
@@ -115,11 +121,13 @@ def _read_labels(path: Path, folder: Path) -> tuple[Labels, float | None]:
     if not path.is_file():
         raise MsdmError(f"{path} is missing; put the file there")
     try:
+        check_chain(path)
         with tifffile.TiffFile(path) as tif:
             return _copy(tif, path, folder), _pixel_size(tif.ome_metadata)
     except MsdmError:
         raise
-    except _DAMAGE as error:
+    # what tifffile raises on a damaged file depends on where the damage lies
+    except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         raise MsdmError(f"{path} is no TIFF, or damaged ({cause}); save it again") from None
 
@@ -135,7 +143,8 @@ def _copy(tif: Any, path: Path, folder: Path) -> Labels:
         )
     if page.dtype is None or page.dtype.kind not in "bui":
         raise MsdmError(f"{path} has numbers of type {page.dtype}; labels are whole numbers from 0")
-    _check_size(size, path)
+    _check_size(size, path, held=True)
+    _check_parts(page, path)
     labels: NDArray[np.int32] = scratch_array(size, np.int32, folder)
     if page.is_memmappable:
         stored = np.memmap(
@@ -150,6 +159,16 @@ def _copy(tif: Any, path: Path, folder: Path) -> Labels:
             values = whole(part[0, : fits[0], : fits[1], 0], str(path))
             labels[top : top + fits[0], left : left + fits[1]] = values
     return labels
+
+
+def _check_parts(page: Any, path: Path) -> None:
+    """Refuse strips or tiles that are not in the file, or too large, before memory is asked for them."""
+    end = path.stat().st_size
+    for start, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        if start + count > end:
+            raise MsdmError(f"{path} has {end} bytes, and pixels beyond them: it is cut short; copy it again")
+    if page.is_tiled:
+        check_pixels((int(page.tilelength), int(page.tilewidth)), f"{path}: a tile")
 
 
 def _pixel_size(description: str | None) -> float | None:

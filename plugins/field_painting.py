@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.checkpoint import file_hash
 from ..core.dataset import FieldDataset
 from ..core.errors import MsdmError
-from ..core.files import write_text
+from ..core.files import file_hash, write_text
 from ..core.images import to_uint8
 from ..core.mapped import MappedTensor, scratch_array
 from ..core.sample import FACETS, Appearance, Labels, Sample, recombine
@@ -107,7 +106,8 @@ def paint_field(
     pixel_size : float or None
         Micrometres; None is what a mask's OME-TIFF says, if any.
     seed, batch, device, **settings
-        As `Pipeline.sample` takes them. Without a window it is the recipe's, or the crop of training.
+        As `Pipeline.sample` takes them. Without a window it is the recipe's, or the crop of training. The
+        field is painted from noise, whatever the recipe says: there is no image of it.
     listener : callable
         Called with every event.
 
@@ -126,7 +126,8 @@ def paint_field(
     pipeline = Pipeline.load(run, device=device)
     recipe = pipeline.recipe
     window = settings.pop("window", None) or recipe.sample.window or recipe.data.crop
-    chosen = pipeline.settings(window=window, **settings)
+    # it has no image to start from or to keep pixels of, whatever the recipe says
+    chosen = pipeline.settings(**{"start": "noise", "keep": "nothing", **settings, "window": window})
     kinds = recipe.data.masks
     folder = files.image.parent
     made = _make(folder)
@@ -143,7 +144,7 @@ def paint_field(
         drawn = {k: draw_colour(seed, files.name, k, c) for k, c in (colours or {}).items()}
         field = _field(files.name, given, str(data), look, drawn, metadata or {})
         counts = _check(pipeline, field, look)
-        grid = grid_of(field.size, chosen, pipeline.denoiser.backbone.multiple)
+        grid = grid_of(field.size, chosen, pipeline.denoiser.multiple)
         evaluations = load_solver(chosen.solver).evaluations(chosen.walk[0])
         listener(
             FieldPlanned(
@@ -272,7 +273,7 @@ def _check(pipeline: Pipeline, field: Sample, look: str | None) -> dict[str, int
     found = {kind: boxes(labels) for kind, labels in field.masks.items()}
     if not any(found.values()):
         raise MsdmError(f"the masks of {field.id!r} have no instance; give masks with one at least")
-    multiple = pipeline.denoiser.backbone.multiple
+    multiple = pipeline.denoiser.multiple
     try:
         conditions = WindowConditions(pipeline.denoiser, field, pipeline.device)
         for instances in found.values():

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from ..core.errors import MsdmError
 from ..core.mapped import MappedTensor
 from ..core.recipe import SampleSection
@@ -13,21 +11,24 @@ from ..core.sampling import Sampler
 from ..core.window_conditions import WindowConditions
 from ..core.window_sampling import draw_windows
 from ..core.windows import Grid, check_overlap
+from .kept_pixels import known_images
 
 
-def settle_windows(settings: SampleSection, multiple: int) -> SampleSection:
+def settle_windows(settings: SampleSection, multiple: int, stride: int = 1) -> SampleSection:
     """The settings with the overlap of windows filled in, where there are windows.
 
     Parameters
     ----------
     settings : SampleSection
     multiple : int
-        The backbone's.
+        The network's.
+    stride : int
+        The autoencoder's.
 
     Raises
     ------
     MsdmError
-        The window or its overlap is illegal, or the settings need an image.
+        The window or its overlap is illegal.
     """
     if settings.window is None:
         if settings.overlap is not None:
@@ -36,13 +37,9 @@ def settle_windows(settings: SampleSection, multiple: int) -> SampleSection:
                 f"out"
             )
         return settings
-    overlap = settings.window // 4 if settings.overlap is None else settings.overlap
-    check_overlap(settings.window, overlap, multiple)
-    if settings.needs_image:
-        raise MsdmError(
-            "windows neither start from an image nor keep pixels of one; leave out --window, or --start and "
-            "--keep"
-        )
+    quarter = settings.window // 4
+    overlap = quarter - quarter % stride if settings.overlap is None else settings.overlap
+    check_overlap(settings.window, overlap, multiple, stride)
     return settings.model_copy(update={"overlap": overlap})
 
 
@@ -69,7 +66,7 @@ def draw_by_windows(
     on_windows: Callable[[int], None] | None = None,
 ) -> MappedTensor:
     """The image of a field (1, 3, H, W), padded to what the backbone needs, in a file."""
-    grid = grid_of(field.size, sampler.settings, sampler.network.backbone.multiple)
+    grid = grid_of(field.size, sampler.settings, sampler.network.multiple)
     return draw_windows(
         sampler,
         WindowConditions(sampler.network, field, sampler.device),
@@ -78,6 +75,7 @@ def draw_by_windows(
         window=grid.window,
         overlap=grid.overlap,
         batch=batch,
+        known=known_images([field], sampler.settings, sampler.network.multiple),
         folder=folder,
         on_windows=on_windows,
     )
@@ -87,7 +85,7 @@ def image_by_windows(
     sampler: Sampler, field: Sample, seed: int, batch: int, on_step: Callable[[int], None] | None
 ) -> Image:
     """The image of a field in memory; `on_step` is called after each evaluation of all windows, with 1."""
-    left = whole = len(grid_of(field.size, sampler.settings, sampler.network.backbone.multiple).windows)
+    left = whole = len(grid_of(field.size, sampler.settings, sampler.network.multiple).windows)
 
     def count(windows: int) -> None:
         nonlocal left
@@ -100,9 +98,4 @@ def image_by_windows(
     drawn = draw_by_windows(sampler, field, seed, batch, on_windows=count)
     height, width = field.size
     image: Image = drawn.at(slice(height), slice(width))[0].numpy().copy()
-    if not np.isfinite(image).all():
-        raise MsdmError(
-            f"what was painted of field {field.id} is not finite; use --precision fp32, another solver or "
-            f"more steps"
-        )
     return image

@@ -92,6 +92,19 @@ def test_a_kind_is_kept_or_painted_anew(paint, data, keep):
     assert (image[:, ~stay] != real[:, ~stay]).mean() > 0.9
 
 
+@pytest.mark.parametrize("flags", [["--start=image", "--strength=0.05"], ["--keep=inside:nucleus"]])
+def test_windows_start_from_images_and_keep_pixels_of_them(paint, data, flags):
+    outcome, out = paint(*flags, "--window", "16", "--overlap", "4")
+    assert (outcome.code, outcome.err) == (0, "")
+    real, (image, masks) = fields(data, "f4")[0], fields(out, "f4")
+    if "--start=image" in flags:
+        noise = fields(paint("--window", "16", "--overlap", "4")[1], "f4")[0]
+        assert np.abs(image - real).mean() < np.abs(noise - real).mean() / 2
+    else:
+        np.testing.assert_array_equal(image[:, masks > 0], real[:, masks > 0])
+        assert (image[:, masks == 0] != real[:, masks == 0]).mean() > 0.9
+
+
 @pytest.mark.parametrize("margin", [0, 2])
 def test_what_mask_operations_left_is_kept(paint, data, margin):
     outcome, out = paint(

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from msdm_kit.core.checkpoint import file_hash
+from msdm_kit.core.files import file_hash
 
 WORDS = ["--steps", "2", "--window", "16", "--overlap", "4", "--device", "cpu"]
 
@@ -110,6 +110,42 @@ def test_geojson_gives_a_field_without_a_picture(msdm, run, masks, tmp_path):
     out = tmp_path / "tight.ome.tif"
     assert msdm("paint-field", run, path, out, *WORDS, *given).code == 0
     assert tifffile.imread(out).shape == (22, 42, 3)
+
+
+def test_a_field_of_more_than_512_pixels_is_a_pyramid_with_its_masks(msdm, run, data, tmp_path):
+    path, out = tmp_path / "nuclei.ome.tif", tmp_path / "field.ome.tif"
+    metadata = {"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm"}
+    tifffile.imwrite(path, labels(20, 601), tile=(16, 16), compression="zlib", metadata=metadata)
+    outcome = msdm("paint-field", run, path, out, *WORDS, "--data", data, "--look", "f1")
+    assert outcome.code == 0, outcome.err
+    for name in ("field", "field.nucleus"):
+        with tifffile.TiffFile(tmp_path / f"{name}.ome.tif") as tif:
+            (series,) = tif.series
+            fine, coarse = (level.asarray() for level in series.levels)
+            assert (fine.shape[:2], coarse.shape[:2]) == ((20, 601), (10, 300))
+            assert all(level.pages[0].tile == (256, 256) for level in series.levels)
+            assert 'PhysicalSizeX="0.25"' in tif.ome_metadata
+        if name == "field":
+            assert np.abs(coarse - fine[:, :600].reshape(10, 2, 300, 2, 3).mean(axis=(1, 3))).max() <= 0.5
+        else:
+            assert np.array_equal(fine, labels(20, 601))
+            assert np.array_equal(coarse, fine[::2, :600:2])
+    assert json.loads((tmp_path / "field.json").read_text())["pixel_size_um"] == 0.25
+
+
+def test_a_recipe_that_starts_from_images_paints_a_field_from_noise(msdm, data, recipe, masks, tmp_path):
+    folder, settings = (
+        tmp_path / "starts",
+        ["train.steps=1", "sample.start=image", "sample.keep=inside:nucleus"],
+    )
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert msdm("train", recipe, "--data", data, "--out", folder, *words).code == 0
+    outcome = msdm(
+        "paint-field", folder, masks, tmp_path / "x.ome.tif", *WORDS, "--data", data, "--look", "f1"
+    )
+    assert outcome.code == 0, outcome.err
+    sampling = json.loads((tmp_path / "x.json").read_text())["sampling"]
+    assert (sampling["start"], sampling["keep"]) == ("noise", "nothing")
 
 
 def test_large_fields_of_a_data_set(msdm, run, data, tmp_path):

@@ -89,7 +89,7 @@ def test_guidance_1_is_the_plain_network():
         t = sampler.schedule.timesteps[2].expand(3)
         raw = denoiser(x, t, signals)
         d = denoiser.diffusion
-        plain = denoise(sampler.schedule, d.prediction, d.variance, raw, x, torch.full((3,), 2), clip=False)
+        plain = denoise(sampler.schedule, d.prediction, d.variance, raw, x, torch.full((3,), 2), clip=None)
     assert sampler.schedule.timesteps.tolist() == [199, 399, 599, 799, 999]
     # by convolutions that round in another order
     torch.testing.assert_close(out.x0, plain.x0, rtol=0, atol=1e-5 * float(plain.x0.abs().max()))
@@ -113,7 +113,7 @@ def test_guidance_is_the_sum_over_whole_networks(guidance, names, variance):
             t = sampler.schedule.timesteps[index]
             outputs.append(denoiser(x, t, denoiser.drop(signals, absent)))
         raw = combine(branches, outputs, variance)
-        expected = denoise(sampler.schedule, "eps", variance, raw, x, index, clip=False)
+        expected = denoise(sampler.schedule, "eps", variance, raw, x, index, clip=None)
         out = sampler.model(signals)(x, 2)
     torch.testing.assert_close(out.x0, expected.x0, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(out.log_variance, expected.log_variance, rtol=1e-4, atol=1e-4)

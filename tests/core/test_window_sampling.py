@@ -109,7 +109,7 @@ def windowed(sampler, sample, window=16, overlap=6, **more):
 
 
 def plain(sampler, sample):
-    padded = pad_to_multiple(sample, sampler.network.backbone.multiple)
+    padded = pad_to_multiple(sample, sampler.network.multiple)
     with torch.no_grad():
         signals = sampler.network.encode(sampler.network.observe([padded]))
     return sampler.draw(signals, ids=[sample.id], size=padded.size, seed=5)
@@ -127,7 +127,7 @@ def test_windows_show_what_the_whole_field_shows(mode):
     conditioners = {**local(), "hv": HVMaps(HVMapsConfig(mode=mode), {})}
     denoiser, sample = conditioned(conditioners), field()
     conditions = WindowConditions(denoiser, sample, CPU)
-    padded = pad_to_multiple(sample, denoiser.backbone.multiple)
+    padded = pad_to_multiple(sample, denoiser.multiple)
     assert conditions.size == padded.size == (42, 52)
     whole = denoiser.encode(denoiser.observe([padded]))
     grid = Grid(conditions.size, 12, 3)
@@ -233,12 +233,6 @@ def test_masks_may_be_in_a_file(tmp_path):
         stored[kind][:] = labels
     sampler = sampler_of(denoiser, "ddim", steps=2)
     assert torch.equal(windowed(sampler, replace(sample, masks=stored)), windowed(sampler, sample))
-
-
-def test_windows_start_from_noise_alone():
-    sampler = sampler_of(toy_denoiser(), keep="inside:nucleus")
-    with pytest.raises(MsdmError, match="neither start from an image nor keep"):
-        windowed(sampler, field())
 
 
 def test_a_solver_that_looks_around_is_named():
