@@ -8,7 +8,7 @@ metadata.csv       one row per field, with a column `id`
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,12 @@ from .manifest import read_manifest, select_split
 
 MANIFEST = "metadata.csv"
 IMAGES = "images"
+JOB, JOB_SUMMARY = "job.json", "summary.json"
+"""Beside the manifest of painted fields: what the job is that paints them, and, at its end, what it did."""
+HASHES = "sha256_"
+"""How the manifest's columns with the SHA-256 of a field's files begin; the name of their folder follows."""
+CLASSES_HASH = "classes_sha256"
+"""The manifest's column with the SHA-256 of the classes of a field's instances."""
 _PLURALS = {"cell": "cells", "nucleus": "nuclei"}
 _KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 Progress = Callable[[int, int], None]
@@ -65,6 +71,21 @@ def mask_folder(kind: str) -> str:
             f"mask kind {kind!r} cannot name a folder; use letters, digits, '-' and '_', not images"
         )
     return _PLURALS.get(kind, kind)
+
+
+def hash_column(folder: str) -> str:
+    """The manifest's column with the SHA-256 of the file of each field in a folder: ``sha256_images``."""
+    return HASHES + folder
+
+
+def without_hashes(row: Mapping[str, str]) -> dict[str, str]:
+    """A manifest row without hashes: for a field whose files are written anew."""
+    return {name: text for name, text in row.items() if not name.startswith(HASHES) and name != CLASSES_HASH}
+
+
+def can_name_folder(name: str) -> bool:
+    """Whether a text is of the form of a folder's name, and nothing more."""
+    return _KIND.fullmatch(name) is not None
 
 
 def mask_kinds(root: Path) -> tuple[str, ...]:

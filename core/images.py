@@ -1,8 +1,6 @@
 """Images and label masks on disc: PNG, or TIFF of the same types."""
 
 import os
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +208,9 @@ def decode(path: Path) -> tuple[NDArray[Any], str, int]:
         ) from None
     except UnidentifiedImageError:
         raise MsdmError(f"{path} is not a PNG or TIFF file that can be read; save it again as PNG") from None
+    except MsdmError:
+        raise
     # What Pillow raises on a damaged file depends on where the damage lies.
-    except (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, zlib.error) as error:
+    except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         raise MsdmError(f"{path} is damaged or cannot be read ({cause}); copy or save it again") from None

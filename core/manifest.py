@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .errors import MsdmError, did_you_mean
-from .files import AppendedFile, write_text
+from .files import write_text
+from .reading import read_text
 
 # \w is a letter of any script, a digit or an underscore. No leading dot (a hidden file), and no space at
 # either end (invisible in a spreadsheet).
 _ID = re.compile(r"[\w-](?:[\w .-]*[\w.-])?")
 # File systems end names at 255 bytes, and the suffix comes on top.
 _ID_BYTES = 200
+MOST_BYTES = 2**30
+"""Of a manifest; in memory it takes several times that."""
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[dict[str, str]]:
@@ -38,7 +41,21 @@ def read_manifest(path: str | os.PathLike[str]) -> list[dict[str, str]]:
         or twice, a row with too few or too many values, an id twice, or an id that cannot name a file.
     """
     path = Path(path)
-    lines, cut = _lines(path)
+    rows = parse_manifest(_text(path), path)
+    if not rows:
+        raise MsdmError(f"{path} has no rows below its header; add one row per field")
+    return rows
+
+
+def parse_manifest(text: str, path: Path) -> list[dict[str, str]]:
+    """The rows of a manifest's text, which may be none; `path` is for messages.
+
+    Raises
+    ------
+    MsdmError
+        As `read_manifest`.
+    """
+    lines, cut = _lines(text, path)
     if not lines:
         raise MsdmError(f"{path} is empty; the first line names the columns, and one of them is id")
     (_, columns), body = lines[0], lines[1:]
@@ -52,8 +69,6 @@ def read_manifest(path: str | os.PathLike[str]) -> list[dict[str, str]]:
             raise MsdmError(f"{path}: column {number} has no name; name it or delete it")
         if columns.count(column) > 1:
             raise MsdmError(f"{path}: column {column!r} is there {columns.count(column)} times; keep one")
-    if not body:
-        raise MsdmError(f"{path} has no rows below its header; add one row per field")
     for number, cells in body:
         if len(cells) != len(columns):
             raise MsdmError(
@@ -82,7 +97,17 @@ def write_manifest(path: str | os.PathLike[str], rows: Sequence[Mapping[str, str
         There are no rows, or an id is missing, there twice, or cannot name a file; or the file cannot be
         written.
     """
-    path = Path(path)
+    write_text(path, manifest_text(rows, Path(path)))
+
+
+def manifest_text(rows: Sequence[Mapping[str, str]], path: Path) -> str:
+    """What `write_manifest` writes; `path` is for messages.
+
+    Raises
+    ------
+    MsdmError
+        As `write_manifest`.
+    """
     if not rows:
         raise MsdmError(f"no rows to write to {path}; a manifest has at least one")
     check_ids([row.get("id", "") for row in rows], path, range(2, len(rows) + 2))
@@ -95,73 +120,7 @@ def write_manifest(path: str | os.PathLike[str], rows: Sequence[Mapping[str, str
     )
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-class ManifestWriter:
-    """A manifest that grows by a row at a time, at the same cost each; a context manager.
-
-    Until it is closed, every value is quoted and the id comes last: a file that was cut off within a row, as
-    by a power cut, has an open quote, too few values or an empty id there, and `read_manifest` refuses it.
-    Whatever way a process ends, the rows that were added are on the disc. Closing writes the file as
-    `write_manifest` would have.
-
-    Parameters
-    ----------
-    path : path
-        A new file; it is made when the first row comes.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._columns: list[str] = []
-        self._ids: set[str] = set()
-        self._file = AppendedFile(self.path)
-
-    def __enter__(self) -> "ManifestWriter":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def add(self, row: Mapping[str, str]) -> None:
-        """Write a row through to the disc.
-
-        Raises
-        ------
-        MsdmError
-            The id is missing, was added before, or cannot name a file; the columns are not those of the first
-            row; the file was there already, or cannot be written.
-        """
-        id = row.get("id", "")
-        check_ids([id], self.path)
-        if id in self._ids:
-            raise MsdmError(f"{self.path}: id {id!r} was added before; ids must be unique")
-        lines = []
-        if not self._columns:
-            self._columns = list(row)
-            lines.append(_id_last(dict(zip(row, row, strict=True))))
-        elif odd := row.keys() ^ set(self._columns):
-            raise MsdmError(
-                f"{self.path}: column {min(odd)!r} is in some rows only; give every row the same columns"
-            )
-        lines.append(_id_last({column: row[column] for column in self._columns}))
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(lines)
-        self._file.append(text.getvalue().encode())
-        self._ids.add(id)
-
-    def close(self) -> None:
-        """End: the file becomes what `write_manifest` would have written. Without rows there is no file."""
-        if not self._file.begun:
-            return
-        self._file.close()
-        rows = read_manifest(self.path)
-        write_manifest(self.path, [{column: row[column] for column in self._columns} for row in rows])
-
-
-def _id_last(row: Mapping[str, str]) -> list[str]:
-    return [*(value for column, value in row.items() if column != "id"), row["id"]]
+    return text.getvalue()
 
 
 def select_split(
@@ -201,10 +160,9 @@ def select_split(
     return chosen
 
 
-def _lines(path: Path) -> tuple[list[tuple[int, list[str]]], str]:
-    """The file's records with their line numbers, blank lines left out; what to say of a wrong last line."""
+def _text(path: Path) -> str:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return read_text(path, MOST_BYTES)
     except FileNotFoundError:
         raise MsdmError(f"{path} is missing; write it with one row per field and a column id") from None
     except UnicodeDecodeError as error:
@@ -214,10 +172,14 @@ def _lines(path: Path) -> tuple[list[tuple[int, list[str]]], str]:
         ) from None
     except OSError as error:
         raise MsdmError(f"cannot read {path}: {error.strerror}; it must be a readable CSV file") from None
+
+
+def _lines(text: str, path: Path) -> tuple[list[tuple[int, list[str]]], str]:
+    """The records with their line numbers, blank lines left out; what to say of a wrong last line."""
     cut = (
         ""
         if text.endswith(("\n", "\r"))
-        else "; where a job was stopped within the last line, delete that line"
+        else "; where a job was stopped within the last line, run it again: it goes on"
     )
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:

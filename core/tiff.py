@@ -1,6 +1,10 @@
 """Whether a TIFF is all there: about one that is cut short, Pillow and libtiff print lines of their own."""
 
+import ctypes
+import os
 import struct
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -26,22 +30,67 @@ def check_tiff(path: Path) -> None:
         The file is cut short, or cannot be read.
     """
     with open(path, "rb") as handle:
-        start = handle.read(16)
-        order = _ORDERS.get(start[:2])
-        if order is None or len(start) < 16:
+        head = _head(handle)
+        if head is None:
             return
-        version = struct.unpack(f"{order}H", start[2:4])[0]
-        if version == 42:
-            at, layout = struct.unpack(f"{order}I", start[4:8])[0], "HI"
-        elif version == 43:
-            at, layout = struct.unpack(f"{order}Q", start[8:16])[0], "QQ"
-        else:
-            return
-        found = _directory(handle, path.stat().st_size, order, at, *layout)
+        _silence_libtiff()
+        found = _directory(handle, path.stat().st_size, *head)
     if found.get(_COMPRESSION, [1])[0] != 1:
         for starts, lengths in ((273, 279), (324, 325)):
             pairs = zip(found.get(starts, []), found.get(lengths, []), strict=False)
             _check(max((start + length for start, length in pairs), default=0), path.stat().st_size)
+
+
+def check_chain(path: Path) -> None:
+    """Check that a TIFF's directories, each of which says where the next one is, come to an end.
+
+    Raises
+    ------
+    OSError
+        They lead in a circle, which some readers follow for ever, or the file cannot be read.
+    """
+    with open(path, "rb") as handle:
+        head = _head(handle)
+        if head is None:
+            return
+        order, at, counter, offset = head
+        number, place = struct.Struct(order + counter), struct.Struct(order + offset)
+        seen: set[int] = set()
+        while at:
+            if at in seen:
+                raise OSError("its directories lead in a circle")
+            seen.add(at)
+            handle.seek(at)
+            count = handle.read(number.size)
+            if len(count) < number.size:
+                return
+            handle.seek(number.unpack(count)[0] * (4 + 2 * place.size), os.SEEK_CUR)
+            following = handle.read(place.size)
+            at = place.unpack(following)[0] if len(following) == place.size else 0
+
+
+def _head(handle: IO[bytes]) -> tuple[str, int, str, str] | None:
+    """Byte order, where the first directory is, and codes of its counts and offsets; None of no TIFF."""
+    start = handle.read(16)
+    order = _ORDERS.get(start[:2])
+    if order is None or len(start) < 16:
+        return None
+    version = struct.unpack(f"{order}H", start[2:4])[0]
+    if version == 42:
+        return order, struct.unpack(f"{order}I", start[4:8])[0], "H", "I"
+    if version == 43:
+        return order, struct.unpack(f"{order}Q", start[8:16])[0], "Q", "Q"
+    return None
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Keep libtiff from printing lines of its own, where Pillow has it as a shared library."""
+    from PIL import _imaging
+
+    with suppress(OSError, AttributeError):
+        # looked up in Pillow's library and what it was linked with; what went wrong, Pillow raises
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def _directory(

@@ -1,19 +1,20 @@
 """An index of `instances.csv`: classes are read field by field, so that memory does not grow with them."""
 
 import csv
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from ..core.errors import MsdmError
-from .instances import COLUMNS, INSTANCES
+from .instances import COLUMNS, INSTANCES, LABEL
 
 Spans = tuple[tuple[int, int], ...]
 """Where the rows of a field lie in the file: first byte, and the byte after the last."""
 
 
 def index_instances(
-    root: Path, ids: Iterable[str], kinds: Sequence[str]
+    root: Path, ids: Iterable[str], kinds: Sequence[str], name: str = INSTANCES
 ) -> tuple[dict[str, Spans], dict[str, set[str]]]:
     """Where each field's rows lie, and the names of classes in them by kind.
 
@@ -25,13 +26,15 @@ def index_instances(
         Fields; rows of others are passed over.
     kinds : sequence of str
         Mask kinds of which names are wanted.
+    name : str
+        Of the file.
 
     Raises
     ------
     MsdmError
         The file is damaged.
     """
-    path, wanted = root / INSTANCES, set(ids)
+    path, wanted = root / name, set(ids)
     spans: dict[str, list[tuple[int, int]]] = {}
     names: dict[str, set[str]] = {}
     if not path.is_file():
@@ -47,33 +50,33 @@ def index_instances(
             start, before = lines.position, ""
             for cells in reader:
                 _check(cells, path, reader.line_num)
-                id, kind, _, name = cells
+                id, kind, _, called = cells
                 if id in wanted:
                     found = spans.setdefault(id, [])
                     if id == before and found:
                         found[-1] = (found[-1][0], lines.position)
                     else:
                         found.append((start, lines.position))
-                    if name and kind in kinds:
-                        names.setdefault(kind, set()).add(name)
+                    if called and kind in kinds:
+                        names.setdefault(kind, set()).add(called)
                 start, before = lines.position, id
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MsdmError(f"{path} cannot be read ({error}); it must be CSV, UTF-8, with commas") from None
     return {id: tuple(found) for id, found in spans.items()}, names
 
 
-def classes_at(root: Path, spans: Spans) -> dict[str, dict[int, str]]:
+def classes_at(root: Path, spans: Spans, name: str = INSTANCES) -> dict[str, dict[int, str]]:
     """The classes of a field's instances by kind and label, read where `index_instances` found them."""
     found: dict[str, dict[int, str]] = {}
     if not spans:
         return found
-    with open(root / INSTANCES, "rb") as handle:
+    with open(root / name, "rb") as handle:
         for start, stop in spans:
             handle.seek(start)
             text = handle.read(stop - start).decode("utf-8")
-            for _, kind, label, name in csv.reader(text.splitlines(keepends=True), strict=True):
-                if name:
-                    found.setdefault(kind, {})[int(label)] = name
+            for _, kind, label, called in csv.reader(io.StringIO(text, newline=""), strict=True):
+                if called:
+                    found.setdefault(kind, {})[int(label)] = called
     return found
 
 
@@ -86,20 +89,34 @@ class InstanceIndex:
         A data folder.
     ids : iterable of str
         Fields.
+    name : str
+        Of the file.
+    kinds : sequence of str
+        Mask kinds of which `names` are wanted.
+
+    Attributes
+    ----------
+    names : dict of str -> set of str
+        The classes that there are, by mask kind.
 
     Raises
     ------
     MsdmError
-        `instances.csv` is damaged.
+        The file is damaged.
     """
 
-    def __init__(self, root: Path, ids: Iterable[str]) -> None:
-        self._root = root
-        self._spans, _ = index_instances(root, ids, ())
+    def __init__(
+        self, root: Path, ids: Iterable[str], name: str = INSTANCES, *, kinds: Sequence[str] = ()
+    ) -> None:
+        self._root, self._name = root, name
+        self._spans, self.names = index_instances(root, ids, kinds, name)
+
+    def __bool__(self) -> bool:
+        return bool(self._spans)
 
     def of(self, id: str) -> dict[str, dict[int, str]]:
         """The classes of a field by kind and label; empty where it has none."""
-        return classes_at(self._root, self._spans.get(id, ()))
+        return classes_at(self._root, self._spans.get(id, ()), self._name)
 
 
 class _Lines:
@@ -117,5 +134,5 @@ class _Lines:
 
 
 def _check(cells: list[str], path: Path, line: int) -> None:
-    if len(cells) != len(COLUMNS) or not cells[2].isascii() or not cells[2].isdigit():
+    if len(cells) != len(COLUMNS) or not LABEL.fullmatch(cells[2]):
         raise MsdmError(f"{path}, line {line}: {','.join(cells)!r:.60} is no id, kind, label, class")

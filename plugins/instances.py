@@ -4,8 +4,10 @@ One row per instance that has a class: id of the field, mask kind, label in that
 """
 
 import csv
-import io
+import hashlib
+import json
 import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +17,12 @@ from typing import IO, Any
 import numpy as np
 
 from ..core.errors import MsdmError
-from ..core.files import AppendedFile
+from ..core.journal import GrowingCsv
 from ..core.sample import Labels
 
 INSTANCES = "instances.csv"
 COLUMNS = ["id", "kind", "label", "class"]
+LABEL = re.compile("[0-9]{1,10}")
 Classes = Mapping[str, Mapping[int, str]]
 """Class by label, by mask kind."""
 
@@ -49,7 +52,7 @@ def read_instances(root: Path) -> dict[str, dict[str, dict[int, str]]]:
                     f"{path} must begin with the columns {','.join(COLUMNS)}; write it so, or delete it"
                 )
             for cells in reader:
-                if len(cells) != len(COLUMNS) or not cells[2].isascii() or not cells[2].isdigit():
+                if len(cells) != len(COLUMNS) or not LABEL.fullmatch(cells[2]):
                     raise MsdmError(
                         f"{path}, line {reader.line_num}: {','.join(cells)!r:.60} is no id, kind, label, "
                         "class"
@@ -121,26 +124,17 @@ class InstanceFile:
                 os.unlink(self._temporary)
 
 
-class GrowingInstanceFile:
-    """Writes `instances.csv` field by field, each through to the disc before `add` ends; a context manager.
-
-    Every value is quoted: a row that a power cut left unfinished has an open quote or too few values, and is
-    refused, or it has no class, and says nothing. Where no instance has a class, there is no file.
+class InstanceJournal:
+    """Rows of `instances.csv` that come field by field, each through to the disc before `add` ends.
 
     Parameters
     ----------
-    root : Path
-        The data folder, which has no such file.
+    path : Path
+        A file that is there is gone on with. Where no instance has a class, there is no file.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._file = AppendedFile(root / INSTANCES)
-
-    def __enter__(self) -> "GrowingInstanceFile":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __init__(self, path: Path) -> None:
+        self._file = GrowingCsv(path, COLUMNS)
 
     def close(self) -> None:
         """End; nothing can be added any more."""
@@ -152,15 +146,10 @@ class GrowingInstanceFile:
         Raises
         ------
         MsdmError
-            The file was there already, or cannot be written.
+            The file cannot be written.
         """
-        rows = _rows(id, classes)
-        if not rows:
-            return
-        text = io.StringIO()
-        head = [] if self._file.begun else [COLUMNS]
-        csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows([*head, *rows])
-        self._file.append(text.getvalue().encode())
+        if rows := _rows(id, classes):
+            self._file.add(rows)
 
 
 def present(masks: Mapping[str, Labels], classes: Classes) -> dict[str, dict[int, str]]:
@@ -172,6 +161,12 @@ def present(masks: Mapping[str, Labels], classes: Classes) -> dict[str, dict[int
             if kept := {label: name for label, name in named.items() if label in there}:
                 found[kind] = kept
     return found
+
+
+def classes_hash(classes: Classes) -> str:
+    """SHA-256 of the classes of a field, in hexadecimal; empty where it has none."""
+    rows = _rows("", classes)
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest() if rows else ""
 
 
 def _rows(id: str, classes: Classes) -> list[Sequence[object]]:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..core.errors import MsdmError, did_you_mean
+from ..core.reading import is_file
 from ..core.recipe import ConditionerEntry, InjectorEntry, Recipe
 from .host import Host, get_host
 from .recipe_schema import UNKNOWN, holds_entries, legal_keys, nullable, one_line, step
@@ -130,8 +131,8 @@ def _locate(name: str | Path, beside: Path | None, host: Host) -> Path:
     if isinstance(name, str) and name in host.names("recipe"):
         return Path(host.load("recipe", name))
     path = Path(text) if beside is None else beside.parent / text
-    if isinstance(name, Path) or path.suffix in (".yaml", ".yml") or path.is_file():
-        if not path.is_file():
+    if isinstance(name, Path) or path.suffix in (".yaml", ".yml") or is_file(path):
+        if not is_file(path):
             raise MsdmError(f"recipe {path}: no such file; give the path of a YAML file or a preset's name")
         return path
     hint = did_you_mean(text, host.names("recipe"))

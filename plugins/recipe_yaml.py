@@ -1,4 +1,4 @@
-"""YAML as recipes use it: safe, without doubled keys, and with 1e-4 as a number."""
+"""YAML as recipes use it: safe, bounded, without doubled keys, and with 1e-4 as a number."""
 
 import re
 from pathlib import Path
@@ -7,13 +7,40 @@ from typing import Any
 import yaml
 
 from ..core.errors import MsdmError
+from ..core.reading import read_text
 
 # YAML 1.1 wants a point in a float and reads 1e-4 as text. YAML 1.2 does not.
 _EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
 _FLOAT = "tag:yaml.org,2002:float"
+MOST_BYTES = 2**20
+"""Of a file."""
+_MOST_VALUES = 100_000
+"""Keys and values of a text once its aliases are written out, which may be more than its characters."""
+_DEEPEST = 40
+_LONGEST_NUMBER = 64
+"""Characters; what a number takes to be read grows faster than its length."""
 
 
 class _Loader(yaml.SafeLoader):
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _values(node, {}, 0) > _MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                problem=f"with its aliases written out it has more than {_MOST_VALUES} values",
+                problem_mark=node.start_mark,
+            )
+        return node
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        try:
+            if len(node.value) <= _LONGEST_NUMBER:
+                whole = node.tag.endswith(":int")
+                return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+            problem = f"a number of {len(node.value)} characters, and legal are {_LONGEST_NUMBER}"
+        except (ValueError, OverflowError, IndexError) as error:
+            problem = f"{node.value!r} is no number ({error})"
+        raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
@@ -37,7 +64,34 @@ def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
 
 
+def _values(node: yaml.Node, known: dict[int, int | None], depth: int) -> int:
+    """How many keys and values a node has once its aliases are written out.
+
+    Parameters
+    ----------
+    node : yaml.Node
+    known : dict
+        The numbers of nodes that were counted, by `id`; None of those that are being counted.
+    depth : int
+    """
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if known.get(id(node), 0) is None or depth > _DEEPEST:
+        within = "an alias within what it stands for" if depth <= _DEEPEST else "nested too deeply"
+        raise yaml.constructor.ConstructorError(problem=within, problem_mark=node.start_mark)
+    count = known.get(id(node))
+    if count is None:
+        known[id(node)] = None
+        pairs = node.value if isinstance(node, yaml.MappingNode) else [(below,) for below in node.value]
+        count = known[id(node)] = 1 + sum(
+            _values(below, known, depth + 1) for pair in pairs for below in pair
+        )
+    return count
+
+
 _Dumper.add_representer(str, _text)
+for _tag in ("tag:yaml.org,2002:int", _FLOAT):
+    _Loader.add_constructor(_tag, _Loader.construct_number)
 _Loader.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+0123456789"))
 # The dumper quotes text that would be read as something else only where it knows of it.
 _Dumper.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+0123456789"))
@@ -69,6 +123,8 @@ def parse(text: str, where: str) -> Any:
         raise MsdmError(f"{where}: {place}{' '.join(reason.split())}; mend the YAML there") from error
     except RecursionError:
         raise MsdmError(f"{where}: nested too deeply; a recipe is a few levels deep") from None
+    except (TypeError, AttributeError, LookupError):  # of PyYAML's constructors: !!set on a list, say
+        raise MsdmError(f"{where}: a tag (!!...) is on a value of another type; take the tag out") from None
     except (yaml.YAMLError, ValueError) as error:
         raise MsdmError(f"{where}: not legal YAML: {' '.join(str(error).split())}") from error
     finally:
@@ -91,7 +147,7 @@ def read_mapping(path: Path, what: str = "recipe") -> dict[str, Any]:
         The file cannot be read, is no YAML, or holds something else than a mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise MsdmError(f"{what} {path}: cannot be read: {reason}; give a YAML file") from error

@@ -16,6 +16,7 @@ from ..core.errors import MsdmError
 from ..core.fields import MANIFEST
 from ..core.files import write_text
 from ..core.manifest import read_manifest, write_manifest
+from ..core.reading import parse_json, read_text
 from .selection import Selection
 
 FORMAT = "msdm-kit selection 1"
@@ -145,8 +146,8 @@ def _facts(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError):
+        facts = parse_json(read_text(path))
+    except (ValueError, OSError):
         facts = None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise MsdmError(

@@ -7,14 +7,17 @@
 | the rest | torch's own |
 """
 
+import torch
 from torch import Tensor, nn
 
 from ..copies import Module, shared_copy
 from .packed_conv import PackedConv2d, packs
+from .packed_conv import available as packing_available
 from .winograd import WinogradConv2d, doubled, suits
+from .winograd import available as winograd_available
 
 
-def accelerated(module: Module) -> Module:
+def accelerated(module: Module, device: torch.device | None = None) -> Module:
     """A copy whose convolutions run the fastest way there is; `module` itself where that is torch's own.
 
     All parameters are shared.
@@ -23,9 +26,11 @@ def accelerated(module: Module) -> Module:
     ----------
     module : nn.Module
         For inference alone. On its device.
+    device : torch.device or None
+        Whose ways are taken; None is the module's own. Another one for a module without memory (meta device).
     """
     faster = {}
-    if next(module.parameters()).device.type == "cpu":
+    if (device or next(module.parameters()).device).type == "cpu":
         faster = {n: m for n, m in module.named_modules() if isinstance(m, nn.Conv2d) and _faster(m) is not m}
     if not faster:
         return module
@@ -36,6 +41,13 @@ def accelerated(module: Module) -> Module:
         assert isinstance(conv, nn.Conv2d)
         setattr(twin.get_submodule(parent), attribute, _faster(conv))
     return twin
+
+
+def probe() -> None:
+    """Find out now which ways this processor has: what finds it out computes, and is no part of a network."""
+    for dtype in (torch.float32, torch.bfloat16):
+        winograd_available(dtype)
+        packing_available(dtype)
 
 
 def _faster(conv: nn.Conv2d) -> nn.Module:

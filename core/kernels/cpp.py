@@ -11,6 +11,7 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from functools import cache
@@ -35,7 +36,8 @@ class CompilerError(Exception):
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: $MSDM_KIT_CACHE, $XDG_CACHE_HOME/msdm-kit or ~/.cache/msdm-kit."""
+    """Where things are kept that can be made again: $MSDM_KIT_CACHE, $XDG_CACHE_HOME/msdm-kit or
+    ~/.cache/msdm-kit. Compiled kernels lie in its folder ``kernels``."""
     own = os.environ.get("MSDM_KIT_CACHE")
     if own:
         return Path(own)
@@ -98,7 +100,8 @@ def build(source: str, compiler: list[str], flags: tuple[str, ...], folder: Path
     ------
     CompilerError
     OSError
-        `folder` cannot be written, or anyone may write to it.
+        `folder` cannot be written; or it, or the library in it, is another user's or may be written by
+        others: it may hold what is not ours, and loading a library runs it.
     """
     version = _run([*compiler, "--version"])
     path = Path(__file__).with_name(source)
@@ -111,20 +114,35 @@ def build(source: str, compiler: list[str], flags: tuple[str, ...], folder: Path
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
     target = folder / f"{path.stem}-{digest}.so"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if folder.stat().st_mode & 0o002:
-        raise PermissionError(f"anyone may write to {folder}: it may hold libraries that are not ours")
-    if not target.is_file():
+    _check_private(folder)
+    if os.path.lexists(target):
+        _check_private(target)
+    else:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as work:
             made = Path(work) / target.name
             _run([*compiler, *flags, str(path), "-o", str(made)])
+            made.chmod(0o700)  # whatever the umask says
             os.replace(made, target)
     return target
+
+
+def _check_private(path: Path) -> None:
+    """Raise `PermissionError` where another user could have put something there."""
+    if not hasattr(os, "geteuid"):
+        return
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise PermissionError(f"{path} is a link: what it leads to may not be ours")
+    if found.st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to another user: it may hold libraries that are not ours")
+    if found.st_mode & 0o022:
+        raise PermissionError(f"others may write to {path}: it may hold libraries that are not ours")
 
 
 def _attempt(source: str, compiler: list[str], flags: tuple[str, ...]) -> ctypes.CDLL:
     """Compile and load, from the cache or, where that cannot be used, from a folder of this process."""
     try:
-        return ctypes.CDLL(str(build(source, compiler, flags, cache_folder())))
+        return ctypes.CDLL(str(build(source, compiler, flags, cache_folder() / "kernels")))
     except (OSError, RuntimeError) as e:  # RuntimeError: a user without a home
         _log.info("kernels are compiled by each process: %s", e)
         with tempfile.TemporaryDirectory(prefix="msdm-kit-") as own:

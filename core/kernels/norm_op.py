@@ -128,9 +128,9 @@ def run(
     """The output of the op.
 
     Where no gradient is asked for and nothing traces, the dispatcher is passed by: it takes as long as the
-    kernel of a small map.
+    kernel of a small map. Nor on the meta device, where the op has shapes and the twin's steps are not it.
     """
-    direct = type(h) is Tensor and not (differentiable or torch.compiler.is_compiling())
+    direct = type(h) is Tensor and not (differentiable or h.is_meta or torch.compiler.is_compiling())
     call = implementation(h).forward if direct else norm_modulate_silu
     out: tuple[Tensor, Tensor, Tensor] = call(h, groups, weight, bias, gamma_beta, scale, shift, silu)
     return out[0]

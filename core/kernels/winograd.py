@@ -54,7 +54,9 @@ def transformed(weight: Tensor, *, up: bool) -> Tensor:
     assert lib is not None
     (k, c), half = weight.shape[:2], weight.dtype == torch.bfloat16
     plain = weight.detach().float().permute(0, 2, 3, 1).contiguous()
-    out = torch.empty(lib.msdm_winograd_bytes(half, up, c, k), dtype=torch.uint8)
+    out = torch.empty(lib.msdm_winograd_bytes(half, up, c, k), dtype=torch.uint8, device=weight.device)
+    if out.is_meta:
+        return out
     shape = (ctypes.c_int64 * 5)(1, 1, 1, c, k)
     given = (parallel(), torch.get_num_threads(), half, up, shape)
     status = lib.msdm_winograd_weights(*given, plain.data_ptr(), out.data_ptr())
@@ -87,8 +89,13 @@ def convolve(x: Tensor, weights: Tensor, bias: Tensor | None, channels: int, *, 
     b, c, height, width = x.shape
     scale = 2 if up else 1
     out = torch.empty(
-        (b, channels, scale * height, scale * width), dtype=x.dtype, memory_format=torch.channels_last
+        (b, channels, scale * height, scale * width),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last,
     )
+    if out.is_meta:
+        return out
     shape = (ctypes.c_int64 * 5)(b, height, width, c, channels)
     given = (parallel(), torch.get_num_threads(), x.dtype == torch.bfloat16, up, shape)
     if lib.msdm_winograd(*given, *map(pointer, (x, weights, bias, out))):

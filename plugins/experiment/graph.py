@@ -105,6 +105,7 @@ class _Maker:
             ("select", f"train.{name}"),
             (f"{PAIRS}/*/*", f"{PAIRS}/metadata.csv"),
             START + self.costs.paint[name] * self.painted,
+            resumable=True,
             context=self.context,
         )
 
@@ -126,6 +127,7 @@ class _Maker:
             (f"train.{name}",),
             (f"{PAIRS}/*/*", f"{PAIRS}/metadata.csv"),
             START + self.costs.paint[name] * fields * plan.fidelity.versions,
+            resumable=True,
             context=self.context,
         )
 

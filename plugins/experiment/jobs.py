@@ -33,8 +33,8 @@ def select(task: Task) -> None:
 def train(task: Task) -> None:
     from ...core.optimise import StepReport
     from ..run import Run
-    from ..training import Interrupted, Started
     from ..training import train as train_recipe
+    from ..training_events import Interrupted, Started, Warned
 
     recipe = Recipe.model_validate({**task.settings["recipe"], "sample": task.step.context["sample"]})
     folder = task.folder / RUN
@@ -48,8 +48,10 @@ def train(task: Task) -> None:
                 print(f"note: {note}")
         elif isinstance(event, StepReport):
             task.count(event.step, total)
+        elif isinstance(event, Warned):
+            print(f"warning: {event.text}")
 
-    resume = Run(folder).checkpoint.exists()
+    resume = bool(Run(folder).checkpoints.steps)
     try:
         train_recipe(recipe, task.data, folder, resume=resume, device=task.device, listener=listen)
     except Interrupted as stopped:
@@ -76,8 +78,8 @@ def repaint(task: Task) -> None:
 
 
 def _paint(task: Task, how: dict[str, Any], **which: Any) -> None:
-    from ..painting import Planned, Stepped
     from ..painting import paint as paint_fields
+    from ..sampling.events import Planned, Stepped
 
     done = total = 0
 
@@ -93,18 +95,21 @@ def _paint(task: Task, how: dict[str, Any], **which: Any) -> None:
 
     sampling = dict(task.settings["sampling"])
     sampling.pop("mask_operations", None)
-    paint_fields(
-        task.need("train")[0] / RUN,
-        task.data,
-        task.folder / PAIRS,
-        versions=how["versions"],
-        seed=how["seed"],
-        batch=how["batch"],
-        device=task.device,
-        listener=listen,
-        **which,
-        **sampling,
-    )
+    try:
+        paint_fields(
+            task.need("train")[0] / RUN,
+            task.data,
+            task.folder / PAIRS,
+            versions=how["versions"],
+            seed=how["seed"],
+            batch=how["batch"],
+            device=task.device,
+            listener=listen,
+            **which,
+            **sampling,
+        )
+    except KeyboardInterrupt:
+        raise Stopped from None  # what is painted stays
 
 
 def segmenter(task: Task) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ...core.errors import MsdmError, did_you_mean
+from ...core.reading import is_file
 from ..host import Host, get_host
 from ..recipe_schema import one_line
 from ..recipe_yaml import dump, parse_override, read_mapping
@@ -32,7 +33,7 @@ def find_plan(name: str, host: Host | None = None) -> Path:
     if name in names:
         return Path(host.load("plan", name))
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path
     if path.suffix in (".yaml", ".yml"):
         raise MsdmError(f"plan {path}: no such file; give the path of a YAML file or a plan's name")

@@ -82,7 +82,7 @@ def read_scores(path: Path) -> list[Score]:
                 )
                 for row in csv.DictReader(handle)
             ]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise MsdmError(f"{path} does not hold scores ({error}); delete its folder and run again") from error
 
 

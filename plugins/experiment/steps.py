@@ -15,6 +15,7 @@ from typing import Any
 
 from ...core.errors import MsdmError
 from ...core.files import write_text
+from ...core.reading import parse_json, read_text
 
 FORMAT = 1
 """Of what steps write; another one makes every step anew."""
@@ -230,8 +231,8 @@ def ordered(steps: Sequence[Step]) -> list[Step]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(read_text(path))
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -25,7 +25,7 @@ def work(pipe: Connection, root: Path, device: str, jobs: str) -> None:
     as (step, inputs). What goes back is ``("progress", share)``, and in the end one of ``("done", Done)``,
     ``("stopped", None)`` and ``("failed", one line)``.
     """
-    # the main process decides what Ctrl-C means; only training takes the signal, and saves
+    # the main process decides what Ctrl-C means; what can go on later takes the signal while it works
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

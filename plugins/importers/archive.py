@@ -23,12 +23,14 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise MsdmError(f"{path} is no ZIP archive, or damaged ({error}); copy it again") from None
     try:
         for member in archive.infolist():
             # not the name that zipfile shows, which has backslashes turned into slashes
             check_name(member.orig_filename, path)
+            if member.compress_size > path.stat().st_size:  # so many would be asked for at once
+                raise MsdmError(f"{path}: {member.filename!r} goes on beyond its end; copy it again")
             if member.flag_bits & 1:
                 raise MsdmError(f"{path} is encrypted; unpack it, and give the folder")
         declared = sum(member.file_size for member in archive.infolist())

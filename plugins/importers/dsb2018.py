@@ -91,9 +91,9 @@ def _coded(path: Path, source: Source) -> Iterator[ForeignField]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:
             for row in csv.DictReader(handle, strict=True):
-                if row["EncodedPixels"] is None:
+                if row.get("EncodedPixels") is None:
                     raise MsdmError(
-                        f"{path}, {row['ImageId']!r:.90}: the row has no EncodedPixels; it is cut short"
+                        f"{path}, {row.get('ImageId')!r:.90}: the row has no EncodedPixels; it is cut short"
                     )
                 codes.setdefault(row["ImageId"], []).append(row["EncodedPixels"])
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import MsdmError
+from ...core.reading import read_bytes
 from .base import LabelMap
-from .reading import check_pixels, check_size, whole
+from .mat5 import MatError, Matrix, variables
+from .reading import check_pixels, whole
 
 MAX_MAT = 2**31
 _WANTED = ("inst_map", "inst_uid", "inst_type", "type_map")
@@ -33,20 +35,24 @@ def read_mat(path: Path) -> tuple[LabelMap, dict[int, int]]:
     MsdmError
         The file is damaged, of MATLAB 7.3, has no such map, or types that do not fit it.
     """
-    check_size(path, MAX_MAT, "cut it into tiles")
-    found = _variables(path)
-    if "inst_map" not in found:
+    content = {}
+    names = []
+    try:
+        # the map first: what it says of its size is said before types are
+        for matrix in variables(read_bytes(path, MAX_MAT), _WANTED):
+            names.append(matrix.name)
+            if matrix.name in _WANTED:
+                content[matrix.name] = _read(matrix, path)
+    except NotImplementedError:
+        raise MsdmError(f"{path} is of MATLAB 7.3 (HDF5), which is not read; save it with -v7") from None
+    except (MatError, OSError) as error:
+        cause = error.strerror if isinstance(error, OSError) else str(error)
+        raise MsdmError(f"{path} is no MATLAB file, or damaged ({cause:.100}); copy it again") from None
+    if "inst_map" not in content:
         raise MsdmError(
-            f"{path} has no inst_map, its variables are: {', '.join(sorted(found)) or 'none'}; such files "
-            "of other "
-            f"layouts are not read"
+            f"{path} has no inst_map, its variables are: {', '.join(sorted(names)) or 'none'}; such files "
+            f"of other layouts are not read"
         )
-    for name, shape in found.items():
-        if len(shape) != 2:
-            raise MsdmError(f"{path}: {name} has shape {shape}, and legal are two axes")
-        if 0 not in shape:  # types of a field without instances
-            check_pixels((shape[0], shape[1]), f"{path}: {name}")
-    content = _load(path, found)
     labels = whole(content["inst_map"], f"{path}: inst_map")
     return labels, _types(labels, content, path)
 
@@ -80,30 +86,11 @@ def _types(labels: LabelMap, content: Mapping[str, NDArray[Any]], path: Path) ->
     return {label: named[label] for label in present.tolist() if named.get(label)}
 
 
-def _variables(path: Path) -> dict[str, tuple[int, ...]]:
-    from scipy.io import whosmat
-
-    try:
-        found = whosmat(path, appendmat=False)
-    except NotImplementedError:
-        raise MsdmError(f"{path} is of MATLAB 7.3 (HDF5), which is not read; save it with -v7") from None
-    # What SciPy raises on a damaged file depends on where the damage lies.
-    except Exception as error:
-        raise _damaged(path, error) from None
-    wanted = {name: tuple(shape) for name, shape, _ in found if name in _WANTED}
-    return wanted if "inst_map" in wanted else {name: (1, 1) for name, _, _ in found}
-
-
-def _load(path: Path, names: Mapping[str, object]) -> dict[str, NDArray[Any]]:
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path, appendmat=False, variable_names=list(names))
-    except Exception as error:
-        raise _damaged(path, error) from None
-    return {name: np.asarray(content[name]) for name in names if name in content}
-
-
-def _damaged(path: Path, error: Exception) -> MsdmError:
-    cause = " ".join(str(error).split()) or type(error).__name__
-    return MsdmError(f"{path} is no MATLAB file, or damaged ({cause:.100}); copy it again")
+def _read(matrix: Matrix, path: Path) -> NDArray[Any]:
+    if len(matrix.shape) != 2 or not matrix.numeric:
+        raise MsdmError(
+            f"{path}: {matrix.name} has shape {matrix.shape}, and legal are two axes of real numbers"
+        )
+    if 0 not in matrix.shape:  # types of a field without instances
+        check_pixels((matrix.shape[0], matrix.shape[1]), f"{path}: {matrix.name}")
+    return matrix.read()

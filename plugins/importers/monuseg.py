@@ -86,7 +86,7 @@ def _regions(path: Path) -> Iterator[tuple[Points, str, bool]]:
         raise MsdmError(
             f"{path} declares a document type or entities, which is refused; take them out"
         ) from None
-    except (ParseError, OSError) as error:
+    except (ParseError, OSError, LookupError) as error:  # LookupError: an encoding that there is not
         raise MsdmError(f"{path} is no XML that can be read ({error}); export it again") from None
 
 

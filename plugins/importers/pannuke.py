@@ -59,7 +59,7 @@ def _has_fold(path: Path, *, damaged: bool) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return {"images.npy", "masks.npy"} <= {PurePosixPath(name).name for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile, ValueError):
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
         return damaged
 
 
@@ -132,7 +132,8 @@ class _Mapped:
             self.shape, _, self.dtype = read_npy_header(stream, self.where)
         try:
             self._array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        # what NumPy raises on a header that no array fits depends on the header
+        except Exception as error:
             raise MsdmError(
                 f"{path} is shorter than its header says, or damaged ({error}); copy it again"
             ) from None

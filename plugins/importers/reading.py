@@ -2,8 +2,8 @@
 
 import json
 import os
-import struct
-import zlib
+import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,11 +152,13 @@ def check_size(path: Path, limit: int, advice: str) -> None:
         It is larger than `limit` bytes, or cannot be read.
     """
     try:
-        size = path.stat().st_size
+        found = path.stat()
     except OSError as error:
         raise MsdmError(f"cannot read {path}: {error.strerror}; it must be a readable file") from None
-    if size > limit:
-        raise MsdmError(f"{path} has {size} bytes, and at most {limit} are read; {advice}")
+    if not stat.S_ISREG(found.st_mode):
+        raise MsdmError(f"{path} is no file but a folder, a pipe or a device; give a file")
+    if found.st_size > limit:
+        raise MsdmError(f"{path} has {found.st_size} bytes, and at most {limit} are read; {advice}")
 
 
 def head(path: Path, count: int = 4096) -> bytes:
@@ -194,8 +196,10 @@ def _opened(path: Path) -> Iterator[Pillow.Image]:
         raise MsdmError(f"{path} has more pixels than the limit against bombs; cut it into tiles") from None
     except UnidentifiedImageError:
         raise MsdmError(f"{path} is no PNG, TIFF, JPEG or BMP that can be read; save it again") from None
+    except MsdmError:
+        raise
     # What Pillow raises on a damaged file depends on where the damage lies.
-    except (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, zlib.error) as error:
+    except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         raise MsdmError(f"{path} is damaged or cannot be read ({cause}); copy or save it again") from None
 
@@ -221,8 +225,13 @@ def read_npy_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], boo
     try:
         version = np.lib.format.read_magic(stream)
         read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
-        shape, fortran, dtype = read(stream)
-    except (ValueError, KeyError, EOFError, OSError, SyntaxError, zlib.error) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers as Python 2 wrote them
+            shape, fortran, dtype = read(stream)
+        if any(type(side) is not int or side < 0 for side in shape):
+            raise ValueError(f"its shape is {shape}")
+    # what NumPy raises on a damaged header depends on where the damage lies
+    except Exception as error:
         cause = " ".join(str(error).split())
         raise MsdmError(f"{where} is no .npy file, or damaged ({cause}); copy it again") from None
     if dtype.hasobject:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from ...core.errors import MsdmError, did_you_mean
+from ...core.fields import without_hashes
 from ...core.manifest import read_manifest
 from .base import ForeignField
 
@@ -72,7 +73,7 @@ def manifest_rows(
     more = _merge(metadata, ids) if metadata is not None else {}
     rows = []
     for field, id in zip(fields, ids, strict=True):
-        row = {SOURCE: field.source, **field.metadata, **more.get(id, {})}
+        row = without_hashes({SOURCE: field.source, **field.metadata, **more.get(id, {})})
         rows.append({"id": id, **{name: row[name] for name in (*(n for n in row if n != SOURCE), SOURCE)}})
     _rename(rows, columns)
     if split is not None:

@@ -207,12 +207,28 @@ def check_name(name: str, where: Path) -> None:
 def _walk(
     start: Path, depth: int | None = None, leave: Collection[str] = ()
 ) -> Iterator[tuple[Path, list[str]]]:
-    """Folders and the sorted names of their files, parents before children; hidden ones are left out."""
-    for folder, folders, names in os.walk(start):
-        level = len(Path(folder).relative_to(start).parts)
-        folders[:] = sorted(
-            name for name in folders if not name.startswith((".", "__MACOSX")) and name.lower() not in leave
-        )
-        if depth is not None and level >= depth:
-            folders.clear()
-        yield Path(folder), sorted(name for name in names if not name.startswith("."))
+    """Folders and the sorted names of their files, parents before children; hidden ones are left out.
+
+    Pipes, sockets and devices are left out: opening one may never end. So are folders that a link leads to.
+    """
+    folders, names = [], []
+    try:
+        with os.scandir(start) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                elif _is_file(entry):
+                    names.append(entry.name)
+    except OSError:  # no permission: as if it were empty
+        return
+    yield start, sorted(name for name in names if not name.startswith("."))
+    for name in sorted(folders) if depth is None or depth > 0 else ():
+        if not name.startswith((".", "__MACOSX")) and name.lower() not in leave:
+            yield from _walk(start / name, None if depth is None else depth - 1, leave)
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False

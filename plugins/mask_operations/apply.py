@@ -16,7 +16,7 @@ from ..check import configure
 from ..choice import choose, read_choice
 from ..host import Host, get_host
 from ..instances import Classes, present
-from ..recipe_yaml import parse
+from ..recipe_yaml import read_mapping
 from .base import Grown, MaskOperation
 from .units import Masks
 
@@ -170,12 +170,8 @@ def _check(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> No
 
 
 def _file(path: Path) -> list[Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MsdmError(f"{path} cannot be read ({error}); give a YAML file with {KEY}: [...]") from None
-    found = parse(text, str(path))
-    if not isinstance(found, dict) or list(found) != [KEY] or not isinstance(found[KEY], list):
+    found = read_mapping(path, "file of mask operations")
+    if list(found) != [KEY] or not isinstance(found[KEY], list):
         raise MsdmError(f"{path} must hold the key {KEY} alone, with a list, such as [{{type: flip_turn}}]")
     return list(found[KEY])
 

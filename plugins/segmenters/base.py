@@ -56,6 +56,8 @@ class Segmenter(ABC):
         Whether `fit` does anything; a segmenter that comes with its weights may not.
     pretrained : bool
         Whether it segments without having been fitted or loaded.
+    weights_sha256 : str
+        Of the file that it was loaded from; empty where there is none.
     """
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
@@ -66,6 +68,7 @@ class Segmenter(ABC):
         self.config = config
         self.kind = kind
         self.device = device
+        self.weights_sha256 = ""
 
     def check(self) -> None:  # noqa: B027  # most can always begin
         """Find at once what would keep `fit`, or `segment` of a pretrained one, from beginning.

@@ -9,12 +9,16 @@ from torch import Tensor, nn
 
 from ...core.conditioning import PluginConfig
 from ...core.errors import MsdmError
+from ...core.model_folder import conversion
 from .flow_segmenter import FlowConfig, FlowSegmenter
 from .flows import cellpose, need_version
 
 CROP = 256
 """The one size that the network takes."""
-GET = "hf download mouseland/cellpose-sam cpsam_v2 --local-dir ."
+GET = (
+    "hf download mouseland/cellpose-sam cpsam_v2 --local-dir . && "
+    f"{conversion(Path('cpsam_v2'), Path('cpsam_v2.safetensors'))}"
+)
 
 
 class CPSAMConfig(FlowConfig):
@@ -25,7 +29,7 @@ class CPSAMConfig(FlowConfig):
 
     weights: Path | None = Field(
         None,
-        description="A file of Cellpose-SAM's weights; a fine-tuned model has its own.",
+        description="Cellpose-SAM's weights as safetensors; a fine-tuned model has its own.",
     )
     epochs: int = Field(
         100,
@@ -82,28 +86,32 @@ def find_weights(path: Path | None) -> Path:
     if path is None:
         raise MsdmError(
             f"Cellpose-SAM needs its weights, and none are ever downloaded; get them with: {GET} and give "
-            f"cpsam:weights=cpsam_v2"
+            f"cpsam:weights=cpsam_v2.safetensors"
         )
     if not path.is_file():
         raise MsdmError(f"no file {path} with the weights of Cellpose-SAM; get it with: {GET}")
+    if path.suffix != ".safetensors":
+        safe = path.with_name(f"{path.name}.safetensors")
+        raise MsdmError(f"{path} is no .safetensors file; run: {conversion(path, safe)} and give {safe}")
     return path
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that Cellpose wrote; no other object is read from it, and no code is run.
+    """The tensors of a file of Cellpose's, as ``msdm-kit convert weights`` wrote it.
 
     Raises
     ------
     MsdmError
-        It is damaged, or holds anything but tensors.
+        It is damaged.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader raises whatever the bytes lead to
+        state = load_file(path)
+    except (SafetensorError, OSError, TypeError) as error:
         first = " ".join(str(error).split())[:80]
         raise MsdmError(
             f"{path} cannot be read as Cellpose's weights ({first}); get them with: {GET}"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise MsdmError(f"{path} holds other things than weights; get those of Cellpose-SAM with: {GET}")
-    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}

@@ -5,9 +5,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ...core.checkpoint import file_hash
 from ...core.errors import MsdmError
 from ...core.fields import mask_folder
+from ...core.files import file_hash
+from ...core.reading import read_text
 from ..choice import choose, read_choice
 from ..device import pick_device
 from ..host import Host
@@ -65,7 +66,7 @@ def read_trained(folder: str | Path) -> Trained:
     """
     path = Path(folder) / FACTS
     try:
-        return Trained.model_validate_json(path.read_text(encoding="utf-8"))
+        return Trained.model_validate_json(read_text(path))
     except (FileNotFoundError, NotADirectoryError):
         raise MsdmError(
             f"{folder} holds no {FACTS}; give a folder that msdm-kit segment train wrote"
@@ -100,6 +101,7 @@ def load_segmenter(
     segmenter.load(weights)
     if file_hash(weights) != facts.weights_sha256:
         raise MsdmError(f"{weights} is not the file that {FACTS} beside it is of; copy the folder again")
+    segmenter.weights_sha256 = facts.weights_sha256
     return segmenter, facts
 
 
@@ -145,4 +147,6 @@ def open_segmenter(
     segmenter = cls(config, kind, pick_device(device))
     segmenter.check()
     weights = getattr(config, "weights", None)
-    return segmenter, "" if weights is None else file_hash(weights)
+    if weights is not None:
+        segmenter.weights_sha256 = file_hash(weights)
+    return segmenter, segmenter.weights_sha256

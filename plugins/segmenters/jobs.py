@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ...core.checkpoint import file_hash
 from ...core.errors import MsdmError
-from ...core.fields import IMAGES, MANIFEST, mask_folder
-from ...core.files import write_text
+from ...core.fields import IMAGES, MANIFEST, mask_folder, without_hashes
+from ...core.files import file_hash, write_text
 from ...core.images import save_image, save_labels
 from ...core.manifest import write_manifest
 from ..choice import choose
@@ -187,7 +186,7 @@ def predict(
                 save_labels(temporary / mask_folder(segmenter.kind) / f"{sample.id}.png", labels)
             if images:
                 save_image(temporary / IMAGES / f"{sample.id}.png", sample.image)
-            rows.append({**sample.metadata, "id": sample.id, **made})
+            rows.append({**without_hashes(sample.metadata), "id": sample.id, **made})
             if on_progress is not None:
                 on_progress(i + 1, len(fields))
         write_manifest(temporary / MANIFEST, rows)

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from msdm_kit.core.errors import MsdmError
-from msdm_kit.core.manifest import ManifestWriter, check_ids, read_manifest, select_split, write_manifest
+from msdm_kit.core.manifest import check_ids, read_manifest, select_split, write_manifest
 
 
 def refuse(path, *words):
@@ -122,97 +122,6 @@ def test_splits():
         select_split(rows, "tran", "m.csv")
     with pytest.raises(MsdmError, match=r"m\.csv has no split column.*--split all"):
         select_split([{"id": "a"}], "train", "m.csv")
-
-
-ROWS = [{"assay": "é", "id": "a", "note": 'x, "y"'}, {"assay": "", "id": "b", "note": "two\nlines"}]
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
-@given(
-    st.lists(st.from_regex(r"[A-Za-z0-9_-]{1,8}", fullmatch=True), min_size=1, max_size=4, unique=True),
-    st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=4, max_size=4),
-    st.booleans(),
-)
-def test_rows_one_by_one_make_the_same_file(tmp_path, ids, values, first):
-    rows = [
-        {"id": id, "x": value} if first else {"x": value, "id": id}
-        for id, value in zip(ids, values, strict=False)
-    ]
-    write_manifest(tmp_path / "whole.csv", rows)
-    (tmp_path / "grown.csv").unlink(missing_ok=True)
-    with ManifestWriter(tmp_path / "grown.csv") as writer:
-        for done, row in enumerate(rows, 1):
-            writer.add(row)
-            assert read_manifest(tmp_path / "grown.csv") == rows[:done]
-    assert (tmp_path / "grown.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-
-
-@pytest.mark.parametrize(
-    "rows", [ROWS, [{"id": "a", "empty": ""}, {"id": "b", "empty": ""}], [{"id": "a"}, {"id": "b"}]]
-)
-def test_a_file_that_was_cut_off_is_refused_or_has_whole_rows(tmp_path, rows):
-    path, cut = tmp_path / "m.csv", tmp_path / "cut.csv"
-    writer = ManifestWriter(path)
-    for row in rows:
-        writer.add(row)
-    data = path.read_bytes()
-    writer.close()
-    whole = 0
-    for end in range(len(data)):
-        cut.write_bytes(data[:end])
-        try:
-            found = read_manifest(cut)
-        except MsdmError:
-            continue
-        assert found in (rows[:1], rows)
-        whole += 1
-    assert whole == 3, "a row without its line end, that row with it, all without the last line end"
-
-
-def test_a_row_that_was_cut_off_is_named(tmp_path):
-    path = tmp_path / "m.csv"
-    writer = ManifestWriter(path)
-    for row in ROWS:
-        writer.add(row)
-    path.write_bytes(path.read_bytes()[:-3])
-    refuse(path, "where a job was stopped within the last line, delete that line")
-
-
-def test_rows_that_do_not_fit_are_refused_and_the_others_stay(tmp_path):
-    path = tmp_path / "new" / "m.csv"
-    with ManifestWriter(path) as writer:
-        writer.add(ROWS[0])
-        for row, message in (
-            (ROWS[0], "'a' was added before"),
-            ({"id": "c"}, "column 'assay' is in some rows only"),
-            ({**ROWS[1], "x": ""}, "column 'x' is in some rows only"),
-            ({**ROWS[1], "id": "../c"}, "cannot name a file"),
-            ({"assay": "x", "note": ""}, "cannot name a file"),
-        ):
-            with pytest.raises(MsdmError, match=message):
-                writer.add(row)
-    assert read_manifest(path) == ROWS[:1]
-
-
-def test_an_exception_leaves_the_rows_that_were_added(tmp_path):
-    def stopped():
-        with ManifestWriter(tmp_path / "m.csv") as writer:
-            writer.add(ROWS[0])
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        stopped()
-    assert read_manifest(tmp_path / "m.csv") == ROWS[:1]
-
-
-def test_without_rows_there_is_no_file_and_one_that_is_there_is_kept(tmp_path):
-    with ManifestWriter(tmp_path / "m.csv"):
-        pass
-    assert not list(tmp_path.iterdir())
-    write_manifest(tmp_path / "m.csv", ROWS)
-    with pytest.raises(MsdmError, match="File exists"), ManifestWriter(tmp_path / "m.csv") as writer:
-        writer.add(ROWS[0])
-    assert read_manifest(tmp_path / "m.csv") == ROWS
 
 
 def test_ids_are_checked_before_there_is_a_file():

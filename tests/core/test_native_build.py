@@ -25,9 +25,9 @@ needs_compiler = pytest.mark.skipif(
 
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
-    """As in a new process with an empty cache; yields the cache folder."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("MSDM_KIT_CACHE", str(folder))
+    """As in a new process with an empty cache; yields the folder of compiled kernels."""
+    folder = tmp_path / "cache" / "kernels"
+    monkeypatch.setenv("MSDM_KIT_CACHE", str(folder.parent))
     monkeypatch.delenv(kernels.SWITCH, raising=False)
     native.library.cache_clear()
     kernels.enabled.cache_clear()
@@ -42,9 +42,9 @@ def stand_in(fresh, monkeypatch):
     monkeypatch.delenv("MSDM_KIT_CACHE")
     library = native.library()
     assert library is not None
-    monkeypatch.setenv("MSDM_KIT_CACHE", str(fresh))
+    monkeypatch.setenv("MSDM_KIT_CACHE", str(fresh.parent))
     native.library.cache_clear()
-    script = fresh.parent / "compiler"
+    script = fresh.parent.parent / "compiler"
     script.write_text(
         '#!/bin/sh\nif [ "$1" = --version ]; then echo stand-in 1; exit; fi\nfor last; do :; done\n'
         f'head -c 1000 {library._name} > "$last"; sleep 0.3; tail -c +1001 {library._name} >> "$last"\n'
@@ -124,6 +124,7 @@ def test_two_at_once_leave_one_whole_library(stand_in, fresh):
 
 @needs_compiler
 def test_a_cache_that_cannot_be_written(stand_in, fresh, caplog):
+    fresh.parent.mkdir()
     fresh.write_text("a file where the folder should be")
     with caplog.at_level("INFO", logger="msdm_kit"):
         assert norm_op.implementation(H) is native
@@ -132,12 +133,42 @@ def test_a_cache_that_cannot_be_written(stand_in, fresh, caplog):
 
 
 @needs_compiler
-def test_a_cache_that_anyone_may_write_to_is_not_loaded_from(stand_in, fresh):
+@pytest.mark.parametrize(("which", "mode"), [("folder", 0o777), ("folder", 0o720), ("library", 0o702)])
+def test_a_cache_that_others_may_write_to_is_not_loaded_from(stand_in, fresh, which, mode):
     path = cpp.build("norm.cpp", [str(stand_in)], cpp.FLAGS[0], fresh)
     path.write_text("not ours")
-    fresh.chmod(0o777)
+    (fresh if which == "folder" else path).chmod(mode)
     assert native.library() is not None
     assert path.read_text() == "not ours"
+
+
+@needs_compiler
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners of files")
+def test_a_cache_of_another_user_is_not_loaded_from(stand_in, fresh, monkeypatch, caplog):
+    path = cpp.build("norm.cpp", [str(stand_in)], cpp.FLAGS[0], fresh)
+    path.write_text("not ours")
+    # what this process makes in its temporary folder counts as ours still
+    own, lstat = os.geteuid(), Path.lstat
+
+    def of_another(self):
+        found = lstat(self)
+        fields = [*found[:4], own + 1 if fresh in (self, self.parent) else own, *found[5:]]
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(Path, "lstat", of_another)
+    with caplog.at_level("INFO", logger="msdm_kit"):
+        assert native.library() is not None
+    assert "belongs to another user" in caplog.text
+    assert path.read_text() == "not ours"
+
+
+@needs_compiler
+def test_a_link_in_the_cache_is_not_loaded(stand_in, fresh, tmp_path):
+    path = cpp.build("norm.cpp", [str(stand_in)], cpp.FLAGS[0], fresh)
+    path.rename(tmp_path / "elsewhere.so")
+    path.symlink_to(tmp_path / "elsewhere.so")
+    (tmp_path / "elsewhere.so").write_text("not ours")
+    assert native.library() is not None
 
 
 @needs_compiler
