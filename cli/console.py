@@ -1,5 +1,6 @@
 """Where the commands print."""
 
+import os
 import sys
 
 from rich.console import Console
@@ -7,10 +8,14 @@ from rich.table import Table
 
 
 def output() -> Console:
-    """Standard output: coloured on a terminal, plain and never wrapped short elsewhere."""
+    """Standard output: coloured on a terminal, plain and never wrapped short elsewhere.
+
+    Of the processes of a job only the leader prints.
+    """
     terminal = sys.stdout.isatty()
     return Console(
         file=sys.stdout,
+        quiet="WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0",
         force_terminal=terminal,
         no_color=None if terminal else True,
         width=None if terminal else 160,

@@ -1,13 +1,16 @@
 """The command `msdm-kit`: its commands, and how mistakes and interruptions end."""
 
+import os
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
 
 import typer
 
-from ..core.errors import MsdmError
+from ..core.errors import MsdmError, SaidElsewhere, out_of_memory
+from ..core.quiet import quiet_libraries
 from .convert import convert
 from .data import data
 from .evaluate import evaluate
@@ -28,6 +31,8 @@ from .train import train
 USAGE_ERROR = typer.BadParameter.__mro__[1]
 """Of the click that typer uses, which since typer 0.20 is its own."""
 
+SHARED = ("train", "sample", "evaluate")
+"""The commands whose work the processes of a job share out."""
 INTERRUPTED = 130
 MISTAKE = 2
 
@@ -37,10 +42,36 @@ class Commands(PluginCommands):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _job():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
+            if "WORLD_SIZE" not in os.environ or os.environ.get("RANK") == "0":
+                print("stopped", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _job() -> Iterator[None]:
+    """Around a command: where torchrun has started several processes, a mistake of all is one line."""
+    if "WORLD_SIZE" not in os.environ:
+        yield
+        return
+    from ..core.processes import joined
+
+    with joined():
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, USAGE_ERROR):
+                raise MsdmError(_usage(error)) from None
+            raise
+
+
+def _usage(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "msdm-kit"
+    text = getattr(error, "format_message")()  # noqa: B009
+    return f"{text.rstrip('.')}; see {path} --help"
 
 
 app = typer.Typer(
@@ -103,6 +134,11 @@ def root(
     """Conditional diffusion for pathology: train a recipe, paint image and mask pairs."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
+    elif ctx.invoked_subcommand not in SHARED and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise MsdmError(
+            f"msdm-kit {ctx.invoked_subcommand} works in one process; start it without torchrun, which is "
+            f"for {', '.join(SHARED)}"
+        )
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -122,17 +158,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         with ExitStack() as blocked:
             code = app(args=words, prog_name="msdm-kit", standalone_mode=False, obj=blocked)
+    except SaidElsewhere:
+        return MISTAKE
     except MsdmError as error:
         return _mistake(str(error))
     except Exception as error:
         if isinstance(error, USAGE_ERROR):
-            context = getattr(error, "ctx", None)
-            path = context.command_path if context is not None else "msdm-kit"
-            text = getattr(error, "format_message")()  # noqa: B009
-            return _mistake(f"{text.rstrip('.')}; see {path} --help")
-        if type(error).__name__ == "OutOfMemoryError":  # torch's; torch may not be imported here
+            return _mistake(_usage(error))
+        if out_of_memory(error):
             return _mistake(
-                "the device is out of memory; lower train.batch or data.crop (see --dry-run), or --batch"
+                "out of memory; give the work less at once (--batch, --window, --jobs, train.batch or "
+                "data.crop, whichever there is), or close what else runs"
             )
         raise
     return code if isinstance(code, int) else 0
@@ -145,4 +181,7 @@ def _mistake(text: str) -> int:
 
 def main() -> None:
     """Entry point of the command."""
+    quiet_libraries()
+    # what a batch system sends ends a command as Ctrl-C does, with its temporary files deleted
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run())

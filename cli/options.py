@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -40,7 +41,15 @@ Overlap = Annotated[
 
 
 def set_threads(threads: int | None) -> None:
-    """Let PyTorch compute with so many CPU threads; None leaves its own number."""
+    """Let PyTorch compute with so many CPU threads; None leaves its own number.
+
+    The one thread that torchrun sets for each of several processes becomes their share of the cores.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if threads is None and processes > 1 and os.environ.get("OMP_NUM_THREADS") == "1":
+        from ..plugins.device import cores
+
+        threads = max(1, cores() // processes)
     if threads is not None:
         import torch
 

@@ -14,7 +14,8 @@ from .console import counted, say
 if TYPE_CHECKING:
     from ..core.optimise import StepReport
     from ..core.recipe import TrainSection
-    from ..plugins import painting, sweep, training
+    from ..plugins import sweep, training_events
+    from ..plugins.sampling import events
 
 LINE_EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
@@ -148,29 +149,29 @@ class TrainingProgress(ProgressDisplay):
         super().__enter__()
         return self
 
-    def __call__(self, event: "training.Event") -> None:
-        from ..plugins import training
+    def __call__(self, event: "training_events.Event") -> None:
+        from ..plugins import training_events
 
-        if isinstance(event, training.Checked):
+        if isinstance(event, training_events.Checked):
             if event.done == 1:
                 self._begin("checking fields", event.total)
             if self._task is not None:
                 self._bar.update(self._task, completed=event.done)
-        elif isinstance(event, training.Started):
+        elif isinstance(event, training_events.Started):
             self._started(event)
-        elif isinstance(event, training.Validated):
+        elif isinstance(event, training_events.Validated):
             losses = "  ".join(f"{level} {loss:.4f}" for level, loss in event.losses.items())
             say(self.console, f"step {event.step}: validation loss  {losses}")
-        elif isinstance(event, training.Previewed):
+        elif isinstance(event, training_events.Previewed):
             say(self.console, f"step {event.step}: preview {event.path}")
-        elif isinstance(event, training.Saved):
+        elif isinstance(event, training_events.Saved):
             say(self.console, f"step {event.step}: saved {event.path}")
-        elif isinstance(event, training.Warned):
+        elif isinstance(event, training_events.Warned):
             say(self.console, f"warning: {event.text}", style="yellow")
         else:
             self._step(event)
 
-    def _started(self, event: "training.Started") -> None:
+    def _started(self, event: "training_events.Started") -> None:
         for note in event.notes:
             say(self.console, f"note: {note}")
         so_far = f", {event.done} of them done" if event.done else ""
@@ -195,6 +196,8 @@ class TrainingProgress(ProgressDisplay):
 class SamplingProgress(ProgressDisplay):
     """A listener of `paint`; a context manager.
 
+    Of several processes it hears one, and takes the others to be as far.
+
     Attributes
     ----------
     fields, pairs, rejected : int
@@ -204,38 +207,54 @@ class SamplingProgress(ProgressDisplay):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._done = self._evaluations = self.pairs = self.rejected = self.fields = self._settled = 0
+        self._share, self._processes = 0, 1
 
     def __enter__(self) -> "SamplingProgress":
         super().__enter__()
         return self
 
-    def __call__(self, event: "painting.Planned | painting.Stepped | painting.Painted") -> None:
-        from ..plugins import painting
+    def __call__(self, event: "events.Planned | events.Stepped | events.Painted") -> None:
+        from ..plugins.sampling import events
 
-        if isinstance(event, painting.Planned):
-            self.fields = event.fields
-            fields = counted(event.fields, "field")
-            say(self.console, f"painting {fields} in {event.steps} steps each, on {event.device}")
-            if event.seen:
-                say(self.console, f"note: {event.seen} of them are of the training split")
-            for note in event.notes:
-                say(self.console, f"note: {note}")
-            self._evaluations = event.evaluations
-            self._begin("painting", event.fields * event.evaluations)
+        if isinstance(event, events.Planned):
+            self._planned(event)
             return
-        if isinstance(event, painting.Stepped):
+        if isinstance(event, events.Stepped):
             self._done += event.fields
             self._pace.reached(self._done)
         else:
             self._painted(event)
         rejected = f"  {self.rejected} rejected" if self.rejected else ""
-        text = f"{self.pairs}/{self.fields} pairs{rejected}  {self._times}"
-        last = self._settled == self.fields
+        about = "about " if self._processes > 1 else ""
+        text = f"{about}{self.pairs}/{self.fields} pairs{rejected}  {self._times}"
+        last = self._settled == self._share
         self._show(self._done, text, f"evaluation {self._done}/{self._pace.total}", now=last)
 
-    def _painted(self, event: "painting.Painted") -> None:
-        self.pairs += not event.rejected
-        self.rejected += bool(event.rejected)
+    def _planned(self, event: "events.Planned") -> None:
+        self.fields, self.pairs, self.rejected = event.fields, event.pairs, event.rejected
+        self._share, self._processes = event.share, event.processes
+        fields = counted(event.fields, "field")
+        if event.done == event.fields:
+            say(self.console, f"{fields} of this job, and all are painted already")
+            return
+        there = f", {event.done} of them done already," if event.done else ""
+        several = f", in {event.processes} processes" if event.processes > 1 else ""
+        steps = f"{counted(event.steps, 'step')} each, on {event.device}"
+        say(self.console, f"painting {fields}{there} in {steps}{several}")
+        if event.lost:
+            again = counted(event.lost, "pair")
+            say(self.console, f"note: {again} of which files are gone or damaged will be painted again")
+        if event.seen:
+            say(self.console, f"note: {event.seen} of them are of the training split")
+        for note in event.notes:
+            say(self.console, f"note: {note}")
+        self._evaluations = event.evaluations
+        self._begin("painting", event.share * event.evaluations)
+
+    def _painted(self, event: "events.Painted") -> None:
+        left = self.fields - self.pairs
+        self.pairs += min(left, self._processes) * (not event.rejected)
+        self.rejected += self._processes * bool(event.rejected)
         self._settled += not event.again
         if event.again:
             self._pace.total += self._evaluations
@@ -254,8 +273,9 @@ class SweepProgress(ProgressDisplay):
         super().__enter__()
         return self
 
-    def __call__(self, event: "sweep.SweepPlanned | painting.Stepped | sweep.Point") -> None:
-        from ..plugins import painting, sweep
+    def __call__(self, event: "sweep.SweepPlanned | events.Stepped | sweep.Point") -> None:
+        from ..plugins import sweep
+        from ..plugins.sampling import events
 
         if isinstance(event, sweep.SweepPlanned):
             self.trials = event.trials
@@ -267,7 +287,7 @@ class SweepProgress(ProgressDisplay):
             )
             self._begin("solver sweep", event.evaluations)
             return
-        if isinstance(event, painting.Stepped):
+        if isinstance(event, events.Stepped):
             self._done += event.fields
             self._pace.reached(self._done)
         else:

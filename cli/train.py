@@ -1,5 +1,6 @@
 """`msdm-kit train`."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,6 +73,7 @@ def train(
 
     settings = load_recipe(recipe, set_ or ())
     check_plugins(settings)
+    from ..core.processes import processes
     from ..plugins.device import pick_device
 
     set_threads(threads)
@@ -80,6 +82,8 @@ def train(
         if dry_run or resume:
             other = "--dry-run" if dry_run else "--resume"
             raise MsdmError(f"--profile trains from the start and writes nothing; leave {other} out")
+        if processes().count > 1:
+            raise MsdmError("--profile looks at one process; start it without torchrun")
         _profile(settings, data, device)
         return
     if out is None:
@@ -87,7 +91,7 @@ def train(
     if dry_run:
         _dry_run(settings, data, out, resume, device)
         return
-    again = ["msdm-kit", "train", recipe, "--data", data, "--out", str(out)]
+    again = [*_program(), "train", recipe, "--data", data, "--out", str(out)]
     for text in set_ or ():
         again += ["--set", text]
     if device is not None:
@@ -97,10 +101,20 @@ def train(
     _train(settings, data, out, resume, device, shlex.join([*again, "--resume"]))
 
 
+def _program() -> list[str]:
+    """The words that start this program as it was started."""
+    count = os.environ.get("LOCAL_WORLD_SIZE")
+    if count is None:
+        return ["msdm-kit"]
+    where = [] if count == os.environ["WORLD_SIZE"] else ["..."]
+    return ["torchrun", *where, "--nproc-per-node", count, "-m", "msdm_kit"]
+
+
 def _train(recipe: "Recipe", data: str, out: Path, resume: bool, device: str | None, again: str) -> None:
+    from ..core.processes import processes
     from ..plugins.report.train_report import write_train_report
-    from ..plugins.training import Interrupted
     from ..plugins.training import train as train_recipe
+    from ..plugins.training_events import Interrupted
     from .console import output, say
     from .progress import TrainingProgress
 
@@ -111,6 +125,8 @@ def _train(recipe: "Recipe", data: str, out: Path, resume: bool, device: str | N
     except Interrupted as stopped:
         say(console, f"stopped after step {stopped.step}; go on with: {again}")
         raise typer.Exit(130) from None
+    if not processes().leads:
+        return
     painted = shlex.join(
         ["msdm-kit", "sample", str(folder), "--data", data, "--n", "8", "--out", f"{folder}-samples"]
     )
@@ -133,16 +149,10 @@ def _dry_run(recipe: "Recipe", data: str, out: Path, resume: bool, device: str |
         table.add_row(f"parameters, {name}", f"{count:,}")
     table.add_row("parameters", f"{plan.parameters:,}")
     memory = plan.memory
-    pieces = {
-        "weights": memory.weights,
-        "gradients": memory.gradients,
-        "Adam's moments": memory.moments,
-        "averaged weights": memory.average,
-        f"activations, batch {recipe.train.batch} at {recipe.data.crop} px": memory.activations,
-    }
-    for name, size in pieces.items():
+    for name, size in memory.pieces.items():
         table.add_row(f"memory, {name}", "unknown" if size is None else gigabytes(size))
-    table.add_row("memory, estimate", gigabytes(memory.total))
+    table.add_row("memory, estimate of the peak", gigabytes(memory.total))
+    table.add_row("memory, free now", gigabytes(plan.free))
     table.add_row("training fields", f"{plan.fields:,}")
     table.add_row("steps per epoch", f"{plan.steps_per_epoch:.1f}")
     table.add_row("steps", f"{plan.steps:,}")

@@ -11,12 +11,13 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from .conditioning import Conditioner, Observation, Signal, Spec
-from .errors import MsdmError
+from .errors import MsdmError, out_of_memory
 from .injection import Injector, State
 from .sample import Sample
 
@@ -60,9 +61,9 @@ def blamed(name: str, conditioner: Conditioner, doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MsdmError, MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if isinstance(error, MsdmError) or out_of_memory(error):
+            raise
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown place"
         text = " ".join(f"{type(error).__name__}: {error}".split())
@@ -185,6 +186,8 @@ def signal_fault(signal: object, spec: Spec, device: torch.device | None, rows: 
         return f"a shape of {tuple(data.shape)}, and its spec is {spec.kind} {form}"
     if not data.is_floating_point():
         return f"{data.dtype}, and a condition is floating point"
+    if data.dtype == torch.float16:
+        return f"{data.dtype}, whose numbers end at 65504, and a condition is float32 or bfloat16"
     if device is not None and data.device != device:
         return f"on {data.device}, and what it was given is on {device}"
     if rows is not None and len(data) != rows:
@@ -233,6 +236,11 @@ def inject(
             f"{title(site, injector, 'injector at site')} makes {form} of features {tuple(h.shape)} on "
             f"{h.device}; `inject` keeps both: mend its plugin"
         )
+    if out.dtype == torch.float16:
+        raise MsdmError(
+            f"{title(site, injector, 'injector at site')} makes {out.dtype}, whose numbers end at 65504; "
+            f"`inject` gives float32 or bfloat16: mend its plugin"
+        )
     return out
 
 
@@ -248,7 +256,7 @@ class _noted:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, _MISTAKES) and not isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, _MISTAKES) and not out_of_memory(error):
             error.add_note(f"{_NOTE}{title(self.site, self.injector, 'injector at site')} fails")
 
 
@@ -268,6 +276,33 @@ def explained() -> Iterator[None]:
 def not_finite(signals: Mapping[str, Signal]) -> list[str]:
     """The conditions whose numbers are not all finite; it waits for the device."""
     return [name for name, signal in signals.items() if not bool(torch.isfinite(signal.data).all())]
+
+
+def unpaintable(where: str, signals: Mapping[str, Signal], parts: Mapping[str, Conditioner]) -> NoReturn:
+    """Say why an image that was painted has numbers that are not finite.
+
+    Parameters
+    ----------
+    where : str
+        What was painted, such as ``fields a, b``.
+    signals : mapping name -> Signal
+        The conditions that it was painted from.
+    parts : mapping name -> Conditioner
+
+    Raises
+    ------
+    MsdmError
+        Always; it names the first condition that is not finite, if one is.
+    """
+    for name in not_finite(signals):
+        raise MsdmError(
+            f"{title(name, parts[name])} encodes numbers that are not finite, on {where}; look at what is "
+            f"there, or mend its plugin"
+        )
+    raise MsdmError(
+        f"what was painted of {where} is not finite; use --precision fp32, another solver or more steps, or "
+        f"an earlier checkpoint"
+    )
 
 
 @contextmanager

@@ -1,10 +1,16 @@
 """Training crops by number: the n-th crop of a run is the same in every process, and after every resume."""
 
 import copy
+import multiprocessing
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any, TypedDict
 
 import numpy as np
@@ -21,7 +27,10 @@ from .errors import MsdmError
 from .fields import summary
 from .recipe import DataSection
 from .sample import Sample
-from .seeds import rng_for
+from .seeds import rng_for, seeded_globals
+
+DYING = 5.0
+"""Seconds within which a process that was killed is gone."""
 
 
 class Crop(TypedDict):
@@ -114,11 +123,9 @@ class TrainingStream(Dataset[Crop]):
 
     def __getitem__(self, n: int) -> Crop:
         sample = self.sample(n)
-        return Crop(
-            image=torch.from_numpy(sample.image),
-            observations={name: guard.observe(name, c, sample) for name, c in self.conditioners.items()},
-            id=sample.id,
-        )
+        with seeded_globals(self.seed, "observe", n):
+            seen = {name: guard.observe(name, c, sample) for name, c in self.conditioners.items()}
+        return Crop(image=torch.from_numpy(sample.image), observations=seen, id=sample.id)
 
     def collate(self, crops: Sequence[Crop]) -> Batch:
         """Crops as a batch, by each conditioner's own `collate`."""
@@ -165,35 +172,96 @@ class _Guarded(Dataset[Crop | MsdmError]):
 
 
 class TrainingLoader(DataLoader[Crop | MsdmError]):
-    """Batches of a training stream; made by `make_loader`."""
+    """Batches of a training stream; made by `make_loader`. Its iterator is to be closed."""
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        batches = super().__iter__()
-        for batch in batches:
-            if isinstance(batch, MsdmError):
-                break
-            yield batch
-        else:
-            return
-        # The workers end with their iterator: it must not live on in the frames of a caught exception, to be
-        # collected in a process that is forked later, where it would damage the locks that both share.
-        del batches
-        raise batch
+    def __iter__(self) -> Generator[Batch, None, None]:  # type: ignore[override]
+        before = set(multiprocessing.active_children())
+        batches: Iterator[Any] | None = super().__iter__()
+        workers = set(multiprocessing.active_children()) - before
+        hear = _handler_of_deaths() if workers else None
+        mistake: MsdmError | None = None
+        try:
+            while mistake is None:
+                try:
+                    assert batches is not None
+                    with _heard(hear):
+                        batch = next(batches)
+                except StopIteration:
+                    return
+                except (RuntimeError, OSError, EOFError) as error:
+                    if "DataLoader worker" not in str(error) and not _one_died(workers):
+                        raise
+                    mistake = MsdmError(
+                        f"a loader process has ended before its time ({_line(error)}); "
+                        f"where memory is short, lower train.workers, and go on with --resume"
+                    )
+                else:
+                    if isinstance(batch, MsdmError):
+                        mistake = batch
+                    else:
+                        yield batch
+        finally:
+            # The workers end with their iterator: it must not live on in the frames of a caught exception, to
+            # be collected in a process that is forked later, where it would damage the locks that both share.
+            batches = None
+            for worker in workers:
+                if worker.is_alive():  # in the middle of a long observation
+                    worker.kill()
+                worker.join()
+            if hear is not None:
+                signal.signal(signal.SIGCHLD, hear)
+        raise mistake
+
+
+def _one_died(workers: Iterable[BaseProcess]) -> bool:
+    """Whether one has ended; what it was about to hand over is missed before the system says so."""
+    limit = time.monotonic() + DYING
+    while time.monotonic() < limit:
+        if not all(worker.is_alive() for worker in workers):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+
+
+_Handler = Callable[[int, FrameType | None], Any]
+
+
+def _handler_of_deaths() -> _Handler | None:
+    """What PyTorch does when a worker dies: it raises wherever the main process is."""
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        return None
+    handler = signal.getsignal(signal.SIGCHLD)
+    return handler if callable(handler) else None
+
+
+@contextmanager
+def _heard(handler: _Handler | None) -> Iterator[None]:
+    """Let a worker's death be told here and nowhere else: in an optimiser step it would cut that in two."""
+    if handler is None:
+        yield
+        return
+    signal.signal(signal.SIGCHLD, handler)
+    try:
+        handler(signal.SIGCHLD, None)  # of those that died in between
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def make_loader(
-    stream: TrainingStream, *, start: int, count: int, batch: int, workers: int, pin: bool = False
+    stream: TrainingStream, batches: Iterable[list[int]], *, workers: int, pin: bool = False
 ) -> TrainingLoader:
-    """Batches of the crops start, ..., start + count - 1, in order.
+    """Batches of crops, in order.
 
     Parameters
     ----------
     stream : TrainingStream
-    start : int
-        Number of the first crop; to resume, the number of crops that have been trained on.
-    count : int
-        Crops in all; the last batch is smaller where `batch` does not divide it.
-    batch : int
+    batches : iterable of list of int
+        Numbers of the crops of each batch; those of a run's process are `Share.batches`.
     workers : int
         Processes that load; 0 loads in this one. The batches do not depend on it.
     pin : bool
@@ -210,22 +278,24 @@ def make_loader(
     guarded = _Guarded(stream)
     return TrainingLoader(
         guarded,
-        batch_size=batch,
-        sampler=range(start, start + count),
+        batch_sampler=batches,
         collate_fn=guarded.collate,
         num_workers=workers,
         multiprocessing_context=context,
-        worker_init_fn=_leave_interrupts_to_the_main_process if workers else None,
+        worker_init_fn=_leave_signals_to_the_main_process if workers else None,
         pin_memory=pin,
         # Otherwise each pass would draw its base seed from torch's global generator, and move it.
         generator=torch.Generator(),
     )
 
 
-def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    # Ctrl-C reaches every process of the terminal. A worker that ended by it would take the batches with it
-    # that the main process still waits for, and the run would not be saved.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    # Ctrl-C reaches every process of the terminal, and torchrun and Slurm pass on what they are sent to all
+    # processes of a rank. A worker that ended by it would take the batches with it that the main process
+    # still waits for, and the run would not be saved.
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _without_parameters(conditioner: Conditioner) -> Conditioner:

@@ -34,7 +34,7 @@ def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, enabled=False)
 
 
-def lowered(module: Module, precision: Precision) -> Module:
+def lowered(module: Module, precision: Precision, device: torch.device | None = None) -> Module:
     """A copy for sampling in which the weights that autocast would cast at every step are cast once.
 
     Those are the weights of convolutions and of self-attention; all others stay as they are and are shared
@@ -45,6 +45,8 @@ def lowered(module: Module, precision: Precision) -> Module:
     module : nn.Module
         On its device; it is not changed.
     precision : {'fp32', 'bf16'}
+    device : torch.device or None
+        Where it computes; None is the module's own. Another one for a module without memory (meta device).
 
     Returns
     -------
@@ -53,7 +55,8 @@ def lowered(module: Module, precision: Precision) -> Module:
     """
     from .attention import SelfAttention  # which imports this module
 
-    device = next(module.parameters()).device
+    if device is None:
+        device = next(module.parameters()).device
     if precision != "bf16" or not native_bf16(device):
         return module
     instead: dict[int, Tensor] = {}

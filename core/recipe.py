@@ -84,7 +84,7 @@ class DiffusionSection(Section):
     """Forward process, parameterisation and loss."""
 
     schedule: Literal["linear", "cosine"] = "cosine"
-    timesteps: int = Field(1000, ge=1)
+    timesteps: int = Field(1000, ge=1, le=10**6)
     prediction: Prediction = "eps"
     variance: Variance = "fixed_small"
     weighting: Literal["uniform", "min_snr"] = "uniform"
@@ -116,6 +116,10 @@ class TrainSection(Section):
     checkpointing: AutoBool = Field(
         "auto", description="Recompute activations in the backward pass; auto: where memory needs it."
     )
+    sharding: Literal["none", "full"] = Field(
+        "none",
+        description="Of many processes: each has all weights and moments, or `full`: a part of them each.",
+    )
     ema: EmaSection = EmaSection()
     seed: int = 0
     workers: AutoCount = Field(
@@ -124,6 +128,10 @@ class TrainSection(Section):
     validate_every: int = Field(1000, ge=1, description="Optimiser steps.")
     preview_every: int = Field(1000, ge=1, description="Optimiser steps.")
     save_every: int = Field(1000, ge=1, description="Optimiser steps.")
+    keep_last: int = Field(2, ge=1, description="Newest checkpoints that are kept.")
+    keep_best: int = Field(
+        1, ge=0, description="Checkpoints with the lowest validation losses that are kept beside them."
+    )
     loggers: tuple[PluginEntry, ...] = Field(
         (), description="Where figures and previews go, beside metrics.jsonl."
     )
@@ -146,7 +154,9 @@ class SampleSection(Section):
     spacing: Spacing | None = Field(None, description="Which time steps; null: the solver's own.")
     eta: float = Field(0.0, ge=0.0, le=1.0)
     guidance: float | dict[str, float] = Field(1.0, description="One scale, or one per conditioner.")
-    clip: bool = Field(True, description="Clip the denoised image to [-1, 1] at every step.")
+    clip: bool = Field(
+        True, description="Clip the denoised image to [-1, 1] at every step; in latents where that is cheap."
+    )
     precision: Precision = "fp32"
     memory: int | None = Field(
         None,
@@ -222,6 +232,7 @@ class Recipe(Section):
     data: DataSection = DataSection()
     conditioners: dict[str, ConditionerEntry] = Field(default_factory=dict)
     injectors: tuple[InjectorEntry, ...] = ()
+    autoencoder: PluginEntry | None = Field(None, description="null: diffusion is in pixels.")
     backbone: PluginEntry
     diffusion: DiffusionSection = DiffusionSection()
     train: TrainSection

@@ -6,6 +6,9 @@ next, so that results are the same whatever the batch size, the number of worker
 
 import hashlib
 import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from operator import index
 
 import numpy as np
@@ -42,3 +45,44 @@ def rng_for(*keys: int | str) -> np.random.Generator:
         PCG64, named rather than NumPy's default, which may change.
     """
     return np.random.Generator(np.random.PCG64(seed_for(*keys)))
+
+
+def seed_globals(*keys: int | str) -> None:
+    """Seed the generators that a process has for all: Python's, NumPy's, and PyTorch's of every device.
+
+    Nothing of ours but dropout draws from them. What a plugin draws from them is then a function of `keys` as
+    well, and a resumed run draws it again.
+
+    Parameters
+    ----------
+    *keys : int or str
+    """
+    import torch
+
+    seed = seed_for(*keys)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (it is what others draw from)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def seeded_globals(*keys: int | str) -> Iterator[None]:
+    """As `seed_globals` within the block, on the CPU alone; after it they go on as if nothing had been drawn.
+
+    Parameters
+    ----------
+    *keys : int or str
+    """
+    import torch
+
+    seed = seed_for(*keys)
+    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])  # noqa: NPY002
+        torch.set_rng_state(kept[2])

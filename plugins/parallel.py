@@ -1,5 +1,6 @@
 """Work on many items in several processes: in order, in bounded memory, stopped cleanly."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -9,10 +10,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..core.errors import MsdmError
 from ..core.fields import Progress
+from ..core.processes import processes
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -66,6 +68,52 @@ def ordered_map(
             yield result
             if on_progress is not None:
                 on_progress(done, len(items))
+
+
+def shared_map(
+    function: Callable[[_Item], _Result],
+    items: Sequence[_Item],
+    kind: Any,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+) -> Iterator[_Result]:
+    """As `ordered_map`, where torchrun has started several processes by all of them: each does its share.
+
+    Parameters
+    ----------
+    function, items, workers, on_progress
+        As `ordered_map` takes them; workers are those of each process.
+    kind : type
+        Of a result, as pydantic reads it from JSON, by which processes exchange results.
+
+    Yields
+    ------
+    In the order of `items`, in every process.
+    """
+    here = processes()
+    if here.count == 1:
+        yield from ordered_map(function, items, workers, on_progress)
+        return
+    from pydantic import TypeAdapter
+
+    adapter: TypeAdapter[_Result] = TypeAdapter(kind)
+    own = here.share(items)
+    workers = default_workers(len(items)) // here.count if workers is None else workers
+    if on_progress is not None:
+        on_progress(0, len(items))
+    texts = []
+    for done, result in enumerate(ordered_map(function, own, max(1, workers)), 1):
+        texts.append(json.dumps(adapter.dump_python(result), default=_plain))
+        if on_progress is not None:  # the others are as far, or nearly
+            on_progress(min(done * here.count, len(items)), len(items))
+    told = here.gather(texts)
+    for i in range(len(items)):
+        yield adapter.validate_python(json.loads(told[i % here.count][i // here.count]))
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as Python's."""
+    return value.item()
 
 
 def _results(

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from .meta_pass import meta_denoiser, model_flops
 from .profile_parts import BACKWARD, attribute, regions, tracer
 from .recipe_files import load_recipe
 from .splits import open_splits
-from .training import loader_workers, new_denoiser, place, sigint_event, total_steps
+from .stopping import stop_event
+from .training import loader_workers, new_denoiser, place, total_steps
 
 WARM_STEPS = 2
 TIMED_STEPS = (3, 20)
@@ -215,13 +217,9 @@ def _run(
     # The first profiled step on a GPU starts its tracing up.
     profiled = 2 if cuda else 1
     steps = WARM_STEPS + TIMED_STEPS[1] + profiled
-    per_step = section.batch * section.accumulate
-    loader = make_loader(
-        stream, start=0, count=steps * per_step, batch=section.batch, workers=workers, pin=cuda
-    )
+    loader = make_loader(stream, optimiser.share.batches(0, steps), workers=workers, pin=cuda)
     # An interrupt in the middle of a fork would be lost.
-    with sigint_event() as stop:
-        batches = iter(loader)
+    with stop_event() as stop, closing(iter(loader)) as batches:
 
         def fetch() -> list[Batch]:
             if stop.is_set():

@@ -21,6 +21,7 @@ BACKWARD = "backward"
 
 _NAMES = {
     "draw": "noise and time steps",
+    "latents": "images encoded",
     "encode": "conditions encoded",
     "network": "network, other",
     "encoder": "encoder",

@@ -1,38 +1,58 @@
 """The folder of a run: what is in it, and what may be done with it."""
 
 import json
-import math
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from torch import Tensor
 
-from ..core.checkpoint import load_tensors, save_tensors
+from ..core.checkpoint import DamagedFile, load_facts, save_tensors
 from ..core.denoiser import Denoiser
 from ..core.errors import MsdmError
-from ..core.files import write_text
-from ..core.optimise import Optimiser
-from ..core.recipe import Recipe
+from ..core.files import claimed, make_folder, remove, remove_temporary, write_text
+from ..core.reading import read_bytes
+from ..core.recipe import Recipe, TrainSection
 from .build import collect_facts
+from .checkpoints import Checkpoints, State, averaged
 from .needs import check_needs, needs
 from .recipe_files import differences, dump_recipe
 from .recipe_schema import one_line
 
 _FREE = (
     "train.checkpointing",
+    "train.sharding",
     "train.workers",
     "train.validate_every",
     "train.preview_every",
     "train.save_every",
+    "train.keep_*",
     "train.loggers*",
     "sample.*",
 )
 """Settings that do not change the weights: a run may be resumed with others."""
+_PASSES = ("train.batch", "train.accumulate")
+"""Free as well where their product stays: a step is of the same crops and noise, and rounds otherwise."""
 _LENGTH = ("train.steps", "train.epochs")
 """Free as well where the learning rate does not follow the length."""
+MOST_METRICS = 2**30
+"""Bytes."""
+_GONE_ON_WITH = ("fields", "conditioners", "due", "validation", "ema_updates")
+"""Facts of a checkpoint that training goes on with."""
+_LEGAL: dict[str, Callable[[Any], bool]] = {
+    "conditioners": lambda facts: isinstance(facts, dict),
+    "due": lambda due: isinstance(due, list) and all(isinstance(what, str) for what in due),
+    "validation": lambda loss: loss is None or type(loss) is float,
+    "ema_updates": lambda count: type(count) is int and 0 <= count < 2**53,
+}
+"""Whether such a fact may be a run's: it is not trusted."""
+_CHECKPOINT = ("ema_updates", "due")
+"""Facts of a checkpoint that its weights alone do without."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +71,14 @@ class Run:
         return self.folder / "weights.safetensors"
 
     @property
-    def checkpoint(self) -> Path:
+    def best_weights(self) -> Path:
+        """As `weights`, of the checkpoint with the lowest validation loss."""
+        return self.folder / "best.safetensors"
+
+    @property
+    def checkpoints(self) -> Checkpoints:
         """All that going on needs."""
-        return self.folder / "checkpoint.safetensors"
+        return Checkpoints(self.folder / "checkpoints")
 
     @property
     def metrics(self) -> Path:
@@ -65,43 +90,56 @@ class Run:
         """A folder of each logger that the recipe names."""
         return self.folder / "loggers"
 
+    @property
+    def previews(self) -> Path:
+        return self.folder / "previews"
+
     def preview(self, step: int) -> Path:
-        return self.folder / "previews" / f"step-{step:06d}.png"
+        return self.previews / f"step-{step:06d}.png"
 
     def _taken(self) -> bool:
         """Whether the folder holds more than a run that ended before it was first saved."""
         if not self.folder.is_dir():
             return self.folder.exists()
-        abandoned = {self.recipe_file.name, self.metrics.name, self.loggers.name}
-        return any(path.name not in abandoned for path in self.folder.iterdir())
+        begun = {self.recipe_file, self.metrics, self.loggers, self.previews, self.checkpoints.folder}
+        others = {path for path in self.folder.iterdir() if path.suffix != ".tmp"} - begun
+        return bool(others or self.checkpoints.steps)
 
-    def claim(self, recipe: Recipe, *, resume: bool) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """Check that the folder may be used; when resuming, the saved tensors and facts.
+    def claim(self, recipe: Recipe, *, resume: bool) -> State | None:
+        """Check that the folder may be used; when resuming, what the run goes on from.
 
-        A run is resumed by its own recipe; settings that do not change the weights (loader processes, how
-        often to save and validate, defaults of sampling) may be others, and under a constant learning rate
-        so may the length.
+        That is None for a run that ended before it was first saved: it begins anew. A run is resumed by its
+        own recipe; settings that do not change the weights (loader processes, how often to save and validate,
+        defaults of sampling) may be others, and under a constant learning rate so may the length.
 
         Raises
         ------
         MsdmError
-            A run is there and `resume` is false; none is there, or one of another recipe, and it is true.
+            A run is there and `resume` is false; none is there, or one of another recipe, or all of its
+            checkpoints are damaged, and it is true.
         """
         if not resume:
             if self._taken():
                 if not self.folder.is_dir():
                     raise MsdmError(f"{self.folder} is a file, not a folder; choose another --out")
-                what = "holds a run" if self.checkpoint.exists() else "is not empty"
+                what = "holds a run" if self.checkpoints.steps else "is not empty"
                 raise MsdmError(
                     f"{self.folder} {what}; add --resume to go on with a run, or choose another --out"
                 )
             return None
-        if not self.checkpoint.exists():
-            raise MsdmError(f"{self.folder} holds no checkpoint to resume; leave --resume out to start a run")
-        tensors, facts = load_tensors(self.checkpoint)
-        check_needs(facts, str(self.checkpoint))
-        saved = saved_recipe(facts, self.checkpoint)
+        found = self.checkpoints.newest()
+        if found is None:
+            if self._taken() or not self.folder.is_dir():
+                raise MsdmError(
+                    f"{self.folder} holds no checkpoint to resume; leave --resume out to start a run"
+                )
+            return None
+        path = self.checkpoints.path(found.step)
+        check_needs(found.facts, str(path))
+        saved = saved_recipe(found.facts, path)
         free = _FREE + (_LENGTH if recipe.train.decay == saved.train.decay == "constant" else ())
+        if recipe.train.batch * recipe.train.accumulate == saved.train.batch * saved.train.accumulate:
+            free += _PASSES
         changed = [
             line
             for line in differences(saved, recipe)
@@ -113,25 +151,111 @@ class Run:
                 f"{self.folder} is a run of another recipe: {changed[0]}{more}; resume with the recipe in "
                 f"{self.recipe_file}, or choose another --out"
             )
-        return tensors, facts
+        if lacking := [name for name in _GONE_ON_WITH if name not in found.facts]:
+            raise MsdmError(
+                f"{path} lacks {', '.join(lacking)}, and cannot be gone on with; train into a new folder"
+            )
+        if odd := [name for name, legal in _LEGAL.items() if not legal(found.facts[name])]:
+            raise MsdmError(
+                f"{path}: its {odd[0]} is {str(found.facts[odd[0]])!r:.40}, which no run writes; train into "
+                f"a new folder"
+            )
+        return found
 
-    def start(self, recipe: Recipe, done: int = 0) -> None:
-        """Write the resolved recipe, making the folder if need be, and cut the metrics after step `done`.
+    @contextmanager
+    def held(self, steps: Sequence[int]) -> Iterator[None]:
+        """Keep other processes from training into the folder, which is made; it was claimed before.
 
-        A run that was killed has metrics of steps that its checkpoint does not know; they will come again.
+        Parameters
+        ----------
+        steps : sequence of int
+            Of the checkpoints that were there when it was claimed.
+
+        Raises
+        ------
+        MsdmError
+            Another process trains into it, or has done so since, or it cannot be made.
+        """
+        new = not self.folder.exists()
+        make_folder(self.folder)
+        try:
+            with claimed(self.folder, f"training into {self.folder}"):
+                if self.checkpoints.steps != list(steps):
+                    raise MsdmError(
+                        f"another process has just trained into {self.folder}; go on with --resume, or "
+                        f"choose another --out"
+                    )
+                yield
+        except BaseException:
+            if new and not any(self.folder.iterdir()):  # it failed before it wrote anything
+                self.folder.rmdir()
+            raise
+
+    def start(self, recipe: Recipe, done: int = 0, due: Collection[str] = ()) -> None:
+        """Write the resolved recipe, making the folder if need be, and forget what is later than step `done`.
+
+        A run that was killed has metrics and previews of steps that its checkpoint does not know, and maybe
+        of what it has as `due` at its own step; they will come again.
         """
         write_text(self.recipe_file, dump_recipe(recipe))
         if self.metrics.exists():
-            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_text(self.metrics, "".join(line for line in lines if _step(line) <= done))
+            lines = self._metrics().splitlines(keepends=True)
+            kept = [line for line in lines if _belongs(line, done, due)]
+            if kept != lines:
+                write_text(self.metrics, "".join(kept))
+        for path in self.previews.glob("step-*.png"):
+            step = path.stem.removeprefix("step-")
+            if step.isdecimal() and int(step) > done:
+                remove(path)
+        for folder in (self.folder, self.previews, self.checkpoints.folder):
+            remove_temporary(folder)
 
-    def save(self, recipe: Recipe, optimiser: Optimiser, extra: Mapping[str, Any]) -> None:
-        """Write the weights that sampling reads and the checkpoint that training goes on from."""
-        facts = run_facts(recipe, optimiser.denoiser, optimiser.done) | dict(extra)
-        tensors, state = optimiser.state()
-        save_tensors(self.checkpoint, tensors, facts | state)
-        with optimiser.ema.applied():
-            save_tensors(self.weights, optimiser.denoiser.state_dict(), facts)
+    def save(
+        self,
+        tensors: Mapping[str, Tensor],
+        facts: Mapping[str, Any],
+        section: TrainSection,
+    ) -> None:
+        """Write the checkpoint that training goes on from, then the weights of it that sampling reads.
+
+        Only then are older checkpoints deleted: whenever the process ends, the newest checkpoint is whole,
+        and the weights are those of a checkpoint that is there.
+
+        Parameters
+        ----------
+        tensors : mapping name -> Tensor
+            As `Optimiser.state` gives them.
+        facts : mapping
+            Those of `Optimiser.state` and of `run_facts`, and more.
+        section : TrainSection
+            For how many checkpoints are kept.
+
+        Raises
+        ------
+        MsdmError
+            A number is not finite, or a file cannot be written; the checkpoint before is as it was.
+        """
+        tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+        if self.metrics.exists():
+            # what the checkpoint knows must be on the disc before it
+            with self.metrics.open("rb") as f:
+                os.fsync(f.fileno())
+        self.checkpoints.save(tensors, facts)
+        self.write_weights(State(tensors, dict(facts)), section)
+        self.checkpoints.prune(int(facts["step"]), last=section.keep_last, best=section.keep_best)
+
+    def write_weights(self, state: State, section: TrainSection) -> None:
+        """Write the weights of a checkpoint, and those of the best one where they are not there."""
+        _write_weights(self.weights, state)
+        if section.keep_best == 0:
+            return
+        # later ones are of a run that went on from an earlier checkpoint, as they are damaged
+        for step in (step for step in self.checkpoints.best() if step <= state.step):
+            if (load_facts(self.best_weights) or {}).get("step") == step:
+                return
+            with suppress(DamagedFile):
+                best = state if step == state.step else self.checkpoints.load(step)
+                return _write_weights(self.best_weights, best)
 
     def log(self, **values: Any) -> None:
         """Add a line to the metrics.
@@ -151,16 +275,38 @@ class Run:
         """Seconds of training that the metrics account for, pauses between resumes left out."""
         if not self.metrics.exists():
             return 0.0
-        lines = self.metrics.read_text(encoding="utf-8").splitlines()
-        return max((float(json.loads(line).get("seconds", 0)) for line in lines), default=0.0)
+        return max(map(_seconds, self._metrics().splitlines()), default=0.0)
+
+    def _metrics(self) -> str:
+        """The text of the metrics; what is no UTF-8 makes its line one that is not read."""
+        try:
+            return read_bytes(self.metrics, MOST_METRICS).decode("utf-8", "replace")
+        except OSError as error:
+            raise MsdmError(f"cannot read {self.metrics}: {error.strerror}; move it away") from None
 
 
-def _step(line: str) -> float:
-    """The step of a line of metrics; infinite where the line was cut by a crash."""
+def _seconds(line: str) -> float:
+    """Of a line of metrics; 0 where it says none, or a crash has cut it."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+        seconds = float(json.loads(line)["seconds"])
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return 0.0
+    return seconds if 0 < seconds < float("inf") else 0.0
+
+
+def _belongs(line: str, done: int, due: Collection[str]) -> bool:
+    """Whether a line of metrics is of what was done by step `done`; not where a crash has cut it."""
+    try:
+        values = json.loads(line)
+        step = float(values["step"])
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return False
+    return line.endswith("\n") and (step < done or (step == done and not set(due) & set(values)))
+
+
+def _write_weights(path: Path, state: State) -> None:
+    facts = {name: value for name, value in state.facts.items() if name not in _CHECKPOINT}
+    save_tensors(path, averaged(state.tensors), facts)
 
 
 def run_facts(recipe: Recipe, denoiser: Denoiser, step: int) -> dict[str, Any]:
@@ -169,6 +315,7 @@ def run_facts(recipe: Recipe, denoiser: Denoiser, step: int) -> dict[str, Any]:
         "recipe": recipe.model_dump(mode="json", by_alias=True),
         "plugins": needs(recipe),
         "conditioners": collect_facts(denoiser.by_name),
+        "autoencoder": denoiser.autoencoder.fingerprint if recipe.autoencoder is not None else None,
         "step": step,
     }
 

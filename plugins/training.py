@@ -1,103 +1,40 @@
-"""Training a recipe on a data set: the loop, and what it tells its listener."""
+"""Training a recipe on a data set: what a run needs before its first step."""
 
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from ..core.checkpoint import tensors_hash
 from ..core.dataset import FieldDataset
 from ..core.denoiser import Denoiser
+from ..core.errors import MsdmError
 from ..core.loader import TrainingStream, make_loader
-from ..core.optimise import Optimiser, StepReport
+from ..core.optimise import Optimiser
 from ..core.precision import native_bf16
+from ..core.processes import Processes, joined, remember, remembered
 from ..core.recipe import Recipe, TrainSection
+from ..core.share import share_of_step
 from .build import build_conditioners, build_denoiser, collect_facts
 from .check import check_plugins
+from .checkpoints import State
+from .class_names import class_notes
 from .data import data_folder
 from .device import loader_processes, pick_device
 from .estimate import choose_checkpointing
+from .fitting import advised
 from .loggers.started import Loggers, start_loggers
 from .meta_pass import meta_denoiser
+from .needs import check_latents
 from .recipe_files import load_recipe
 from .run import Run
 from .solver import load_solver
-from .splits import open_splits
-from .validation import Validation, by_level
-
-
-@dataclass(frozen=True)
-class Started:
-    """The run is about to train: `done` of `total` optimiser steps are behind it."""
-
-    total: int
-    done: int
-    parameters: int
-    fields: int
-    device: str
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Checked:
-    """The k-th of n fields was read and checked."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Validated:
-    """Validation loss of the averaged weights, by noise level."""
-
-    step: int
-    losses: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Previewed:
-    """A contact sheet was written."""
-
-    step: int
-    path: Path
-
-
-@dataclass(frozen=True)
-class Saved:
-    """Weights and checkpoint were written."""
-
-    step: int
-    path: Path
-
-
-@dataclass(frozen=True)
-class Warned:
-    """Something failed that the run does without."""
-
-    text: str
-
-
-Event = Started | Checked | StepReport | Validated | Previewed | Saved | Warned
-Listener = Callable[[Event], None]
-
-
-class Interrupted(Exception):
-    """Training was asked to stop; everything is saved.
-
-    Attributes
-    ----------
-    step : int
-        Optimiser steps done.
-    """
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"stopped after step {step}")
-        self.step = step
+from .splits import Splits, open_splits
+from .training_events import Checked, Event, Listener, Started, Warned
+from .training_loop import TrainingLoop
+from .validation import Validation, preview_side
+from .weights import check_fit
 
 
 def total_steps(recipe: Recipe, fields: int) -> int:
@@ -117,7 +54,25 @@ def new_denoiser(recipe: Recipe, dataset: FieldDataset) -> Denoiser:
     return build_denoiser(recipe, conditioners)
 
 
-def place(recipe: Recipe, denoiser: Denoiser, device: torch.device) -> tuple[Denoiser, tuple[str, ...]]:
+def saved_denoiser(recipe: Recipe, saved: State, run: Run) -> Denoiser:
+    """The network that a checkpoint is of, with weights that are not loaded yet.
+
+    Raises
+    ------
+    MsdmError
+        The checkpoint's weights are not those of the recipe's network.
+    """
+    known, start = saved.facts["conditioners"], "weights."
+    weights = {n.removeprefix(start): t for n, t in saved.tensors.items() if n.startswith(start)}
+    check_fit(recipe, known, weights, run.checkpoints.path(saved.step))
+    denoiser = build_denoiser(recipe, build_conditioners(recipe, facts=known))
+    check_latents(saved.facts, denoiser, str(run.folder))
+    return denoiser
+
+
+def place(
+    recipe: Recipe, denoiser: Denoiser, device: torch.device, validation: FieldDataset | None = None
+) -> tuple[Denoiser, tuple[str, ...]]:
     """A network on its device as training wants it; what was chosen for it, as notes.
 
     Parameters
@@ -126,11 +81,14 @@ def place(recipe: Recipe, denoiser: Denoiser, device: torch.device) -> tuple[Den
     denoiser : Denoiser
         On the CPU.
     device : torch.device
+    validation : FieldDataset or None
+        The fields that previews are painted of.
     """
     notes: tuple[str, ...] = ()
     if recipe.train.checkpointing == "auto":
         twin = meta_denoiser(recipe, facts=collect_facts(denoiser.by_name))
-        choice = choose_checkpointing(twin, recipe, device)
+        side = preview_side(recipe, validation, twin.multiple)
+        choice = choose_checkpointing(twin, recipe, device, preview=side)
         denoiser.backbone.checkpointing, notes = choice.on, choice.notes
     if recipe.train.precision == "bf16" and not native_bf16(device):
         notes += (f"{device} does not compute bf16 itself: training in fp32",)
@@ -153,6 +111,9 @@ def train(
 ) -> Path:
     """Train a recipe.
 
+    Under torchrun, every process computes its share of each step; the leader alone writes and tells the
+    listener. Where torchrun starts the processes again, they go on from the run's checkpoint.
+
     Parameters
     ----------
     recipe : Recipe, str or Path
@@ -160,7 +121,7 @@ def train(
     data : str or Path
         A folder in the documented layout, or a data set by name.
     out : str or Path
-        The run's folder: made new, or gone on with when `resume`.
+        The run's folder, which every process sees: made new, or gone on with when `resume`.
     resume : bool
     device : str or None
         ``cpu``, ``cuda``, ``cuda:1`` ...; None takes a GPU where there is one.
@@ -176,29 +137,74 @@ def train(
     ------
     MsdmError
         Anything is wrong with the recipe, the data or the folder; nothing is written then.
+    SaidElsewhere
+        Another process of the job raises such a mistake.
     Interrupted
-        SIGINT arrived; the run is saved.
+        SIGINT or SIGTERM arrived, in whichever process; the run is saved.
     """
+    with joined() as here:
+        return _train(here, recipe, data, Path(out), resume, device, listener if here.leads else _quiet)
+
+
+def _quiet(event: Event) -> None:
+    """The listener of a process that is not the leader."""
+
+
+def _train(
+    here: Processes,
+    recipe: Recipe | str | Path,
+    data: str | Path,
+    out: Path,
+    resume: bool,
+    device: str | None,
+    listener: Listener,
+) -> Path:
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check_plugins(recipe)
-    run = Run(Path(out))
-    saved = run.claim(recipe, resume=resume)
+    share_of_step(recipe.train, here)  # that it can be shared must show before the data are read
+    run = Run(out)
+    # not every start of torchrun's after its first: the first may have been refused the folder of another run
+    begun = f"train {os.path.abspath(out)}"
+    steps = run.checkpoints.steps
+    saved = run.claim(recipe, resume=resume or (remembered(begun) and bool(steps)))
+    remember(begun)
     splits = open_splits(
         recipe, data_folder(str(data)), on_progress=lambda done, n: listener(Checked(done, n))
     )
     target = pick_device(device)
+    held = run.held(steps) if here.leads else nullcontext()
+    with advised(recipe, splits, target, run):
+        _go(here, recipe, run, splits, saved, target, resume, held, listener)
+    return run.folder
+
+
+def _go(
+    here: Processes,
+    recipe: Recipe,
+    run: Run,
+    splits: Splits,
+    saved: State | None,
+    target: torch.device,
+    resume: bool,
+    held: AbstractContextManager[None],
+    listener: Listener,
+) -> None:
+    """Train, in a folder that is claimed, on fields that are checked; `held` keeps it from others."""
     if saved is not None:
-        splits.check_same(saved[1]["fields"], run.folder)
-        denoiser = build_denoiser(recipe, build_conditioners(recipe, facts=saved[1]["conditioners"]))
+        splits.check_same(saved.facts["fields"], run.folder)
+        denoiser = saved_denoiser(recipe, saved, run)
     else:
         denoiser = new_denoiser(recipe, splits.train)
-    denoiser, notes = place(recipe, denoiser, target)
+    denoiser, notes = place(recipe, denoiser, target, splits.validation)
+    # what is recomputed is gathered again where weights are split: all do it, or none
+    denoiser.backbone.checkpointing = here.most(int(denoiser.backbone.checkpointing)) > 0
     total = total_steps(recipe, len(splits.train))
     drop = {n: entry.drop for n, entry in recipe.conditioners.items()}
-    optimiser = Optimiser(denoiser, recipe.train, total=total, drop=drop)
+    made = tensors_hash(denoiser.state_dict()) if here.count > 1 else ""
+    optimiser = Optimiser(denoiser, recipe.train, total=total, drop=drop, here=here)
     extra = {"fields": splits.fingerprint}
     if saved is not None:
-        optimiser.load(*saved)
+        optimiser.load(saved.tensors, saved.facts)
     validation = None
     if splits.validation is not None:
         solver = load_solver(recipe.sample.solver)
@@ -206,89 +212,56 @@ def train(
     stream = TrainingStream(splits.train, denoiser.by_name, recipe.data, recipe.train.seed)
     stream[0]  # what the data lack for a condition must show before anything is written
     parameters = sum(p.numel() for p in denoiser.parameters())
-    notes = (*splits.notes, *notes)
-    with start_loggers(recipe, run.loggers, optimiser.done, lambda text: listener(Warned(text))) as loggers:
-        run.start(recipe, optimiser.done)
-        listener(Started(total, optimiser.done, parameters, len(splits.train), str(target), notes))
-        _loop(recipe, run, optimiser, stream, validation, extra, loggers, listener)
-    return run.folder
+    notes = (*splits.notes, *class_notes(denoiser.by_name, splits.classes), *notes)
+    if optimiser.sharded and validation is not None:
+        notes += ("train.sharding=full: no previews; paint with the weights that are saved",)
+    if resume and saved is None:
+        notes += (f"{run.folder} holds no checkpoint yet: the run begins anew",)
+    _check_alike(here, recipe, optimiser.done, splits, made)
 
+    def warn(text: str) -> None:
+        listener(Warned(text))
 
-def _loop(
-    recipe: Recipe,
-    run: Run,
-    optimiser: Optimiser,
-    stream: TrainingStream,
-    validation: Validation | None,
-    extra: dict[str, str],
-    loggers: Loggers,
-    listener: Listener,
-) -> None:
-    section, total = recipe.train, optimiser.total
-    per_step = section.batch * section.accumulate
-    loader = make_loader(
-        stream,
-        start=optimiser.done * per_step,
-        count=(total - optimiser.done) * per_step,
-        batch=section.batch,
-        workers=loader_workers(section, optimiser.device),
-        pin=optimiser.device.type == "cuda",
+    started = (
+        start_loggers(recipe, run.loggers, optimiser.done, warn) if here.leads else nullcontext(Loggers(warn))
     )
-    batches = iter(loader)
-    began = time.monotonic() - run.seconds()
-
-    def log(step: int, **values: Any) -> None:
-        run.log(step=step, **values)
-        loggers.scalars(step, values)
-
-    def save() -> None:
-        run.save(recipe, optimiser, extra)
-        listener(Saved(optimiser.done, run.weights))
-
-    with sigint_event() as stop:
-        while optimiser.done < total:
-            report = optimiser.step([next(batches) for _ in range(section.accumulate)])
-            step, last = report.step, report.step == total
-            log(
-                step,
-                loss=report.loss,
-                gradient_norm=report.gradient_norm,
-                lr=report.lr,
-                images=step * per_step,
-                seconds=round(time.monotonic() - began, 3),
-            )
-            listener(report)
-            if stop.is_set() and not last:
-                save()
-                raise Interrupted(step)
-            if validation is not None and (step % section.validate_every == 0 or last):
-                losses = by_level(validation.losses())
-                log(step, validation=losses)
-                listener(Validated(step, losses))
-            if step % section.save_every == 0 or last:
-                save()
-            if validation is not None and (step % section.preview_every == 0 or last):
-                path = run.preview(step)
-                validation.preview(path, f"{recipe.name}, step {step}")
-                loggers.picture(step, "preview", path)
-                listener(Previewed(step, path))
+    with held, started as loggers:
+        if here.leads:
+            run.start(recipe, optimiser.done, saved.facts["due"] if saved is not None else ())
+        where = str(target) if here.count == 1 else f"{target} and {here.count - 1} more"
+        listener(Started(total, optimiser.done, parameters, len(splits.train), where, notes))
+        for text in saved.warnings if saved is not None else ():
+            warn(text)
+        loader = make_loader(
+            stream,
+            optimiser.share.batches(optimiser.done, total),
+            workers=loader_workers(recipe.train, target),
+            pin=target.type == "cuda",
+        )
+        loop = TrainingLoop(recipe, run, optimiser, loader, validation, extra, loggers, listener)
+        loop.go(saved)
 
 
-@contextmanager
-def sigint_event() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that a step is never cut in two; the second one kills."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
+def _check_alike(here: Processes, recipe: Recipe, done: int, splits: Splits, weights: str) -> None:
+    """Go on when all processes are about to train the same.
+
+    Raises
+    ------
+    MsdmError
+        They are not.
+    """
+    if here.count == 1:
         return
-    before = signal.getsignal(signal.SIGINT)
-
-    def handle(number: int, frame: object) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
+    own = {
+        "recipe": recipe.model_dump_json(),
+        "training fields": splits.fingerprint,
+        "steps done": done,
+        "first weights": weights,
+    }
+    for rank, other in enumerate(here.gather(own)):
+        for what, value in own.items():
+            if other[what] != value:
+                raise MsdmError(
+                    f"process {rank} of {here.count} has other {what} than process {here.rank}; give all the "
+                    f"same recipe, data and version of msdm-kit, and a run's folder that all see"
+                )

@@ -1,6 +1,6 @@
 """What a training run looks at beside its loss: validation loss by noise level, and previews."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from ..core.denoiser import to_device
 from ..core.loader import Batch, TrainingStream
 from ..core.optimise import Optimiser
 from ..core.pictures import SheetRow, save_sheet
-from ..core.recipe import Recipe
+from ..core.recipe import Recipe, SampleSection
 from ..core.sample import Sample
 from ..core.sampling import Sampler
 from ..core.seeds import seed_for
@@ -50,46 +50,75 @@ class Validation:
         size = recipe.train.batch
         self.batches: list[Batch] = [stream.collate(crops[i : i + size]) for i in range(0, len(crops), size)]
 
-    def losses(self) -> list[float]:
-        """Mean loss at each of `LEVELS`, by the averaged weights."""
+    def losses(self, stopped: Callable[[], bool] = lambda: False) -> list[float] | None:
+        """Mean loss at each of `LEVELS`, by the averaged weights; None where `stopped` is true on the way."""
         optimiser, denoiser = self.optimiser, self.optimiser.denoiser
         sums = torch.zeros(len(LEVELS))
         denoiser.eval()
         with optimiser.ema.applied(), torch.no_grad():
             for k, level in enumerate(LEVELS):
                 for i, batch in enumerate(self.batches):
+                    if stopped():
+                        return None
                     g = torch.Generator().manual_seed(seed_for("validation", k, i))
                     index = torch.full((len(batch.ids),), int(level * len(denoiser.schedule)))
-                    noise = torch.randn(batch.image.shape, generator=g)
+                    noise = torch.randn(denoiser.autoencoder.shape(batch.image.shape), generator=g)
                     sums[k] += optimiser.loss_at(batch, index, noise, {}).sum().cpu()
         return (sums / sum(len(b.ids) for b in self.batches)).tolist()
 
-    def preview(self, path: Path, title: str) -> None:
-        """A contact sheet of a few validation fields, the same at every call but for the weights."""
+    def preview(self, path: Path, title: str, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """A contact sheet of a few validation fields, the same at every call but for the weights.
+
+        Returns
+        -------
+        bool
+            False, and nothing is written, where `stopped` was true on the way.
+        """
         denoiser = self.optimiser.denoiser
         denoiser.eval()
         fields = [self._window(self.dataset[i]) for i in range(min(PREVIEW_FIELDS, len(self.dataset)))]
-        alone = self.recipe.sample.model_copy(update={"start": "noise", "keep": "nothing"})
-        settings = self.solver.settle(alone, len(denoiser.schedule))
-        steps, _ = settings.walk
-        settings = settings.model_copy(
-            update={"steps": min(steps, PREVIEW_STEPS), "precision": self.recipe.train.precision}
-        )
+        settings = preview_settings(self.recipe, self.solver, len(denoiser.schedule))
         rows = []
         with self.optimiser.ema.applied():
             sampler = Sampler(denoiser, settings, self.solver)
             for field in fields:
+                if stopped():
+                    return False
                 with torch.no_grad():
                     signals = denoiser.encode(to_device(denoiser.observe([field]), self.optimiser.device))
                 image = sampler.draw(signals, ids=[field.id], size=field.size, seed=self.recipe.train.seed)
                 rows.append(SheetRow(field.id, field.image, field.masks, image[0].cpu().numpy()))
         save_sheet(path, rows, title)
+        return True
 
     def _window(self, field: Sample) -> Sample:
         """The middle of a field: twice the training crop, or as much as there is."""
-        multiple = self.optimiser.denoiser.backbone.multiple
-        side = min(*field.size, 2 * self.recipe.data.crop)
-        return centre_crop(field, side - side % multiple)
+        side = _side(self.recipe, field.size, self.optimiser.denoiser.multiple)
+        return centre_crop(field, side)
+
+
+def _side(recipe: Recipe, size: tuple[int, int], multiple: int) -> int:
+    side = min(*size, 2 * recipe.data.crop)
+    return side - side % multiple
+
+
+def preview_side(recipe: Recipe, dataset: FieldDataset | None, multiple: int) -> int:
+    """Side of the largest field of a preview in pixels; 0 where there are no validation fields.
+
+    `multiple` is what the network's images are multiples of.
+    """
+    sizes = [] if dataset is None else dataset.sizes[:PREVIEW_FIELDS]
+    return max((_side(recipe, size, multiple) for size in sizes), default=0)
+
+
+def preview_settings(recipe: Recipe, solver: Solver, timesteps: int) -> SampleSection:
+    """How previews are painted: as the recipe samples, from noise, in few steps, as training computes."""
+    alone = recipe.sample.model_copy(update={"start": "noise", "keep": "nothing"})
+    settings = solver.settle(alone, timesteps)
+    steps, _ = settings.walk
+    return settings.model_copy(
+        update={"steps": min(steps, PREVIEW_STEPS), "precision": recipe.train.precision}
+    )
 
 
 def by_level(losses: Sequence[float]) -> dict[str, float]:

@@ -34,7 +34,14 @@ INJECTORS = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "class_label": {"column": "assay"},
     "cross_attention": {"heads": 2},
-    "unet": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "head_channels": 8, "groups": 4},
+    "unet": {
+        "channels": 8,
+        "multipliers": [1, 2],
+        "blocks": 1,
+        "attention_strides": [2],
+        "head_channels": 8,
+        "groups": 4,
+    },
 }
 """What a plugin cannot do without, and what makes it small, by its name."""
 
@@ -77,7 +84,7 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
             p.add_(0.1 * torch.randn(p.shape, generator=g))
 
 
-def toy_unet(out_channels: int = 3, **settings: Any) -> UNet:
+def toy_unet(out_channels: int = 3, in_channels: int = 3, **settings: Any) -> UNet:
     """A U-Net of two levels and 8 channels with attention at stride 2."""
     config = {
         "channels": 8,
@@ -87,7 +94,7 @@ def toy_unet(out_channels: int = 3, **settings: Any) -> UNet:
         "head_channels": 8,
         "groups": 4,
     }
-    return UNet(UNetConfig(**{**config, **settings}), out_channels)
+    return UNet(UNetConfig(**{**config, **settings}), in_channels, out_channels)
 
 
 def toy_denoiser(

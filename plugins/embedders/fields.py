@@ -1,7 +1,9 @@
 """Fields to feature vectors: one per field, the mean over its tiles."""
 
+import base64
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import MsdmError
 from ...core.images import to_uint8
+from ...core.processes import processes
 from ...core.sample import Image, Sample
 from ..parallel import ordered_map
 from .base import Embedder
@@ -38,6 +41,8 @@ def embed_fields(
     on_progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Feature vectors of fields.
+
+    Under torchrun the fields are shared out among its processes, and all have the vectors of all.
 
     A field is one row whatever its size, as fields and not tiles are what was sampled: tiles of one field are
     alike, and rows that are alike make every comparison look surer than it is. The mean over many tiles
@@ -72,14 +77,58 @@ def embed_fields(
     """
     if not len(fields):
         raise MsdmError("there are no fields to embed; give at least one")
+    here = processes()
+    if on_progress is not None:
+        on_progress(0, len(fields))
+        if here.count > 1:  # the others are as far, or nearly
+            on_progress = partial(_of_all, on_progress, here.count, len(fields))
+    own = _Part(fields, here.share(range(len(fields))))
+    found = _embed(embedder, own, target, cache, batch, workers, on_progress)
+    if here.count > 1:
+        told = here.gather([base64.b64encode(row.tobytes()).decode() for row in found])
+        found = [
+            np.frombuffer(base64.b64decode(told[i % here.count][i // here.count]), np.float32)
+            for i in range(len(fields))
+        ]
+    if len({len(row) for row in found}) > 1:
+        raise MsdmError("the embedder returned vectors of several lengths; it must return one length for all")
+    return np.stack(found)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some of the fields, by their numbers."""
+
+    fields: Fields
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, i: int, /) -> Sample:
+        return self.fields[self.numbers[i]]
+
+
+def _of_all(on_progress: Progress, processes: int, total: int, done: int, own: int) -> None:
+    """What all processes have done, by what one has."""
+    on_progress(min(done * processes, total), total)
+
+
+def _embed(
+    embedder: Embedder,
+    fields: _Part,
+    target: float | None,
+    cache: EmbeddingCache | None,
+    batch: int,
+    workers: int | None,
+    on_progress: Progress | None,
+) -> list[Vector]:
     target = embedder.pixel_size if target is None else target
     several = embedder.parallel and workers != 1
     known = frozenset() if cache is None or not several else cache.keys
     numbers = range(len(fields))
     found: list[Vector | None] = [None] * len(fields)
     waiting: list[tuple[int, str, list[Image]]] = []
-    if on_progress is not None:
-        on_progress(0, len(fields))
     done = 0
 
     def settle(i: int, key: str, vector: Vector, *, new: bool) -> None:
@@ -123,10 +172,7 @@ def embed_fields(
     finally:
         if cache is not None:
             cache.flush()
-    rows = [vector for vector in found if vector is not None]
-    if len({len(row) for row in rows}) > 1:
-        raise MsdmError("the embedder returned vectors of several lengths; it must return one length for all")
-    return np.stack(rows)
+    return [vector for vector in found if vector is not None]
 
 
 def _prepared(sample: Sample, target: float | None) -> tuple[Callable[[], Image], str]:

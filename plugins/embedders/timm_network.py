@@ -14,10 +14,12 @@ from pydantic import Field
 
 from ...core.conditioning import PluginConfig
 from ...core.errors import MsdmError, did_you_mean
+from ...core.model_folder import conversion
 from ...core.sample import Image
 from .base import Embedder
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+PICKLED = "pytorch_model.bin"
 LOCAL, HUB = "local-dir:", "hf-hub:"
 
 
@@ -162,16 +164,15 @@ def _similar(name: str) -> str:
 
 
 def _weights_of(folder: Path) -> Path:
+    safe, pickled = folder / WEIGHTS, folder / PICKLED
+    files = f"a model's folder has {CONFIG} and {WEIGHTS}, as timm saves them"
     if not (folder / CONFIG).is_file():
-        raise MsdmError(
-            f"{folder} has no {CONFIG}; a model's folder has {CONFIG} and {WEIGHTS}, as timm saves them"
-        )
-    if (folder / WEIGHTS).is_file():
-        return folder / WEIGHTS
-    raise MsdmError(
-        f"{folder} has no {WEIGHTS}; other formats are pickles, which are not loaded: save the weights with "
-        f"timm.models.save_for_hf(model, FOLDER, safe_serialization=True)"
-    )
+        raise MsdmError(f"{folder} has no {CONFIG}; {files}")
+    if safe.is_file():
+        return safe
+    if pickled.is_file():
+        raise MsdmError(f"{pickled} is a pickle, which is not loaded; run: {conversion(pickled, safe)}")
+    raise MsdmError(f"{folder} has no {WEIGHTS}; {files}")
 
 
 def _cached(repository: str, file: str, revision: str) -> Path | None:

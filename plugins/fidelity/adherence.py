@@ -11,7 +11,7 @@ from ...core.sample import Sample
 from ...core.seeds import rng_for
 from ..embedders.fields import Fields
 from ..metrics.adherence import colour_adherence, mask_adherence
-from ..parallel import ordered_map
+from ..parallel import shared_map
 
 Progress = Callable[[int, int], None]
 Colour = tuple[float, float, float]
@@ -108,7 +108,7 @@ def adherence(
     found: list[list[FieldAdherence]] = []
     for fields in (real, synthetic):
         rows = []
-        for row in ordered_map(partial(_measure, fields, kind), range(len(fields)), workers):
+        for row in shared_map(partial(_measure, fields, kind), range(len(fields)), FieldAdherence, workers):
             rows.append(row)
             done += 1
             if on_progress is not None:

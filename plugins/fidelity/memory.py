@@ -24,7 +24,7 @@ from ...core.sample import FACETS, Image, Labels, Sample
 from ..embedders.fields import Fields, Progress
 from ..metrics.base import Features
 from ..metrics.neighbours import blocks
-from ..parallel import ordered_map
+from ..parallel import shared_map
 
 Values = NDArray[np.float64]
 _Number = TypeVar("_Number", bound=np.generic)
@@ -163,7 +163,7 @@ def memorisation(
     compare = partial(_compare, reference, synthetic, {id: i for i, id in enumerate(ids)}, table, best)
     found = []
     for i, (id, texture, alike, (turned, flipped), known, chance) in enumerate(
-        ordered_map(compare, range(len(synthetic)), workers)
+        shared_map(compare, range(len(synthetic)), _Compared, workers)
     ):
         copy = texture >= max(COPY if known else COPY_WITHOUT_MASK, chance)
         nearest = ids[int(best[i, 0])]
@@ -202,6 +202,11 @@ def _thumb(image: Image) -> Values:
     return small / norm if norm > 1e-6 else small * 0
 
 
+_Compared = tuple[str, float, int, tuple[int, bool], bool, float]
+"""The synthetic id, the correlation, the real field's number and orientation, whether there is a mask, and
+what the correlation of unrelated textures may be."""
+
+
 def _compare(
     reference: Fields,
     synthetic: Fields,
@@ -209,12 +214,8 @@ def _compare(
     table: Values,
     best: NDArray[np.intp],
     i: int,
-) -> tuple[str, float, int, tuple[int, bool], bool, float]:
-    """The real field most alike in texture.
-
-    Returns the synthetic id, the correlation, the real field's number and orientation, whether there is a
-    mask, and what the correlation of unrelated textures may be.
-    """
+) -> _Compared:
+    """The real field most alike in texture."""
     sample = synthetic[i]
     image = _required(sample)
     # (8, N): how alike the thumbnails are, for each orientation of the real field

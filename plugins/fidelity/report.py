@@ -163,7 +163,8 @@ def _matching_figure(found: Fidelity) -> list[Figure]:
     test = "" if match.p is None else (
         f" p = {match.p:.3g}: the share of {match.permutations} random relabellings of the synthetic fields, "
         f"and of the real labels, in which matching groups are as much nearer. Fields painted from one "
-        f"source are not independent, which the test takes them to be."
+        f"source are not independent, which the test takes them to be: with several versions of each, p is "
+        f"too small."
     )  # fmt: skip
     alt = "; ".join(f"{name}: mean {np.mean(v):.4g}, {len(v)} values" for name, v in values.items())
     return [

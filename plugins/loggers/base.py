@@ -55,6 +55,12 @@ class Logger(ABC):
     def images(self, step: int, images: Mapping[str, NDArray[np.uint8]]) -> None:
         """Pictures (H, W, 3) by name after optimiser step `step`: ``preview``, a contact sheet."""
 
+    def flush(self) -> None:  # noqa: B027 (a logger that keeps nothing back has nothing to do)
+        """A checkpoint is about to be written: what is still kept back goes where it belongs.
+
+        A run that is killed goes on from a checkpoint, and what was logged before it does not come again.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Training has ended, was interrupted or has failed: write what is left."""

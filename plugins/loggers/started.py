@@ -54,6 +54,10 @@ class Loggers:
                 pixels = np.asarray(picture.convert("RGB"))
             self._each(lambda logger: logger.images(step, {name: pixels}))
 
+    def flush(self) -> None:
+        """What was logged is on the disc: a checkpoint is about to be written that knows of it."""
+        self._each(lambda logger: logger.flush())
+
     def close(self) -> None:
         self._each(lambda logger: logger.close())
         self._loggers.clear()

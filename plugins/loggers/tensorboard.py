@@ -49,6 +49,9 @@ class TensorBoard(Logger):
         for name, picture in images.items():
             self._writer.add_image(name, picture, step, dataformats="HWC")
 
+    def flush(self) -> None:
+        self._writer.flush()
+
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()

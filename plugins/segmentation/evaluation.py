@@ -15,7 +15,7 @@ from ...core.manifest import read_manifest, select_split
 from ..metrics.base import MaskMetric, Ratio
 from ..metrics.comparison import Comparison, Instances, Masks
 from ..metrics.distance import Distance
-from ..parallel import ordered_map
+from ..parallel import shared_map
 from .results import Evaluation, FieldScores, mean
 from .scores import mask_metrics, ratios
 
@@ -37,6 +37,8 @@ def evaluate_segmentation(
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Score predicted masks, field by field.
+
+    Under torchrun the fields are shared out among its processes, and all have the same result.
 
     Parameters
     ----------
@@ -94,15 +96,12 @@ def evaluate_segmentation(
     where = folders[1] / MANIFEST
     radii = [distance.pixels_in(row, f"{where}, field {row['id']!r}", pixel_size) for row in rows]
     work = partial(_score, folders, tuple(chosen), region)
-    if on_progress is not None:
-        on_progress(0, len(rows))
     fields = []
     tasks = [(row["id"], radius) for row, radius in zip(rows, radii, strict=True)]
-    for row, (against, agreement) in zip(rows, ordered_map(work, tasks, workers), strict=True):
+    scored = shared_map(work, tasks, _Scored, workers, on_progress)
+    for row, (against, agreement) in zip(rows, scored, strict=True):
         words = " / ".join(row[column].strip() or NO_GROUP for column in group)
         fields.append(FieldScores(row["id"], words, against, agreement))
-        if on_progress is not None:
-            on_progress(len(fields), len(rows))
     names = _names(folders[1:])
     return Evaluation(folders[0], tuple(folders[1:]), names, chosen, distance, region, fields)
 
@@ -118,9 +117,13 @@ def read_masks(root: Path, id: str, kinds: Sequence[str]) -> Masks:
     return {kind: read_labels(locate(root / mask_folder(kind), id)).astype(np.int32) for kind in kinds}
 
 
+_Scored = tuple[tuple[dict[str, Ratio], ...], tuple[dict[str, float], ...]]
+"""Of a field: against each annotator, and of each pair of them."""
+
+
 def _score(
     folders: Sequence[Path], names: Sequence[str], region: str | None, task: tuple[str, float]
-) -> tuple[tuple[dict[str, Ratio], ...], tuple[dict[str, float], ...]]:
+) -> _Scored:
     id, radius = task
     metrics = mask_metrics(names)
     kinds = sorted({kind for metric in metrics.values() for kind in metric.kinds})

@@ -39,13 +39,13 @@ def test_ctrl_c_and_resume_is_as_if_nothing_had_happened(msdm, process, data, re
     said = re.search(r"stopped after step (\d+); go on with: (msdm-kit train .* --resume)\n", out)
     assert said, out
     assert 1 <= int(said[1]) < 12
-    assert (cut / "checkpoint.safetensors").exists()
+    assert (cut / f"checkpoints/step-{int(said[1]):06d}.safetensors").exists()
 
     again = shlex.split(said[2])
     outcome = msdm(*again[1:])
     assert outcome.code == 0, outcome.err
     assert f"12 steps, {said[1]} of them done" in outcome.out
-    for name in ("weights", "checkpoint"):
+    for name in ("weights", "checkpoints/step-000012"):
         a, b = (load_file(run / f"{name}.safetensors") for run in (whole, cut))
         assert a.keys() == b.keys()
         assert all(torch.equal(a[k], b[k]) for k in a), name
@@ -60,6 +60,23 @@ def test_ctrl_c_in_any_command_is_one_line(msdm, monkeypatch):
     monkeypatch.setattr(host, "get_host", interrupted)
     outcome = msdm("plugins")
     assert (outcome.code, outcome.out, outcome.err) == (130, "", "stopped\n")
+
+
+ENDED = """\
+import os, signal, time
+from msdm_kit.cli.main import main
+from msdm_kit.plugins import host
+def ended():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+host.get_host = ended
+main()
+"""
+
+
+def test_what_ends_a_process_is_as_ctrl_c(process):
+    started = process("plugins", python=ENDED)
+    assert (*started.communicate(timeout=60), started.returncode) == ("", "stopped\n", 130)
 
 
 def test_a_closed_pipe_is_quiet(process):

@@ -10,8 +10,8 @@ from msdm_kit.cli.data_progress import DataProgress
 from msdm_kit.cli.progress import Pace, SamplingProgress, TrainingProgress, duration
 from msdm_kit.core.optimise import StepReport
 from msdm_kit.core.recipe import TrainSection
-from msdm_kit.plugins.painting import Planned, Stepped
-from msdm_kit.plugins.training import Checked, Saved, Started, Validated
+from msdm_kit.plugins.sampling.events import Planned, Stepped
+from msdm_kit.plugins.training_events import Checked, Saved, Started, Validated
 
 
 class Clock:
@@ -80,7 +80,7 @@ def test_training(terminal, tmp_path):
 def test_sampling_off_a_terminal():
     console = Console(file=io.StringIO(), force_terminal=False, width=200)
     with SamplingProgress(console) as progress:
-        progress(Planned(2, 3, 3, 1, "cpu"))
+        progress(Planned(2, 3, 3, 1, "cpu", share=2))
         for _ in range(3):
             progress(Stepped(2))
     text = console.file.getvalue()

@@ -6,8 +6,9 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 
-from msdm_kit.core.checkpoint import cast, file_hash, load_tensors, save_tensors
+from msdm_kit.core.checkpoint import cast, load_tensors, save_tensors
 from msdm_kit.core.errors import MsdmError
+from msdm_kit.core.files import file_hash
 
 TENSORS = {
     "weights.a": torch.randn(2, 3),

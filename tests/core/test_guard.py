@@ -79,7 +79,8 @@ def test_no_limit_where_an_alarm_is_another_program_s_or_there_are_no_signals(mo
 
 
 def test_mistake_and_lack_of_memory_pass_as_they_are():
-    for error in (MsdmError("mend the field"), torch.OutOfMemoryError("full")):
+    full = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")
+    for error in (MsdmError("mend the field"), torch.OutOfMemoryError("full"), MemoryError(), full):
         with pytest.raises(type(error)) as caught, guard.blamed("c", Slow(0), "fails"):
             raise error
         assert caught.value is error

@@ -132,8 +132,13 @@ def test_conditions_are_observed_on_the_crop(stream):
         assert torch.equal(crop["observations"]["m"]["labels"][0], pixels + 5)
 
 
+def in_batches(start, count, batch):
+    """The crops from `start`, so many at a time."""
+    return [list(range(n, min(n + batch, start + count))) for n in range(start, start + count, batch)]
+
+
 def test_batches(stream):
-    loader = make_loader(stream, start=3, count=7, batch=3, workers=0)
+    loader = make_loader(stream, in_batches(3, 7, 3), workers=0)
     batches = list(loader)
     assert len(loader) == 3
     assert [len(batch.ids) for batch in batches] == [3, 3, 1]
@@ -145,23 +150,23 @@ def test_batches(stream):
 
 
 def test_workers_change_nothing(stream):
-    alone = list(make_loader(stream, start=2, count=9, batch=2, workers=0))
-    shared = list(make_loader(stream, start=2, count=9, batch=2, workers=2))
+    alone = list(make_loader(stream, in_batches(2, 9, 2), workers=0))
+    shared = list(make_loader(stream, in_batches(2, 9, 2), workers=2))
     assert len(alone) == len(shared) == 5
     for a, b in zip(alone, shared, strict=True):
         same(a, b)
 
 
 def test_a_resume_continues_exactly(stream):
-    whole = list(make_loader(stream, start=0, count=12, batch=2, workers=0))
-    for a, b in zip(whole[4:], make_loader(stream, start=8, count=4, batch=2, workers=0), strict=True):
+    whole = list(make_loader(stream, in_batches(0, 12, 2), workers=0))
+    for a, b in zip(whole[4:], make_loader(stream, in_batches(8, 4, 2), workers=0), strict=True):
         same(a, b)
 
 
 def test_loading_leaves_the_global_generators_alone(stream):
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    list(make_loader(stream, start=0, count=4, batch=2, workers=0))
+    list(make_loader(stream, in_batches(0, 4, 2), workers=0))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -183,7 +188,7 @@ def test_a_mistake_found_in_a_worker_is_one_line(folder, workers):
         row["assay"] = "bad"
     stream = TrainingStream(data, {"w": Words()}, DATA, seed=7)
     with pytest.raises(MsdmError) as caught:
-        list(make_loader(stream, start=0, count=2, batch=2, workers=workers))
+        list(make_loader(stream, in_batches(0, 2, 2), workers=workers))
     assert str(caught.value) == f"field {stream_id(stream)!r} has the assay 'bad'; mend it"
 
 
@@ -192,7 +197,7 @@ def test_workers_end_with_the_loop(folder, bad):
     data = FieldDataset(folder, masks=("cell",))
     for row in data.rows:
         row["assay"] = "bad" if bad else "good"
-    loader = make_loader(TrainingStream(data, {"w": Words()}, DATA, 7), start=0, count=20, batch=2, workers=2)
+    loader = make_loader(TrainingStream(data, {"w": Words()}, DATA, 7), in_batches(0, 20, 2), workers=2)
     caught = None
     try:
         for _ in loader:
@@ -223,7 +228,7 @@ def test_loader_processes_outlive_ctrl_c(tmp_path):
     """The terminal sends it to every process; the main one still wants its batches, to stop in order."""
     dataset = FieldDataset(toy_folder(tmp_path, ["a", "b", "c"]))
     stream = TrainingStream(dataset, {}, DataSection(crop=32), 0)
-    batches = iter(make_loader(stream, start=0, count=30, batch=1, workers=1))
+    batches = iter(make_loader(stream, in_batches(0, 30, 1), workers=1))
     next(batches)
     (worker,) = multiprocessing.active_children()
     os.kill(worker.pid, signal.SIGINT)

@@ -107,7 +107,7 @@ def test_what_is_not_finite_is_refused(value):
     before = {k: v.clone() for k, v in tensors.items()}
     bad = toy_batch(o.denoiser, 2)
     bad.image[1, 0, 0, 0] = value
-    with pytest.raises(MsdmError, match=r"step 2: loss .* on fields f0, f1; weights are as before") as caught:
+    with pytest.raises(MsdmError, match=r"step 2: loss .* on fields f0, f1; first in the images; ") as caught:
         o.step([bad])
     assert "\n" not in str(caught.value)
     assert same(o.state()[0], before)
@@ -182,13 +182,10 @@ def test_frozen_weights_stay():
 
 
 @pytest.mark.parametrize(("probability", "share"), [(0.0, 0.0), (1.0, 1.0), (0.3, 0.3)])
-def test_drop_probability(probability, share, monkeypatch):
+def test_drop_probability(probability, share):
     o = optimiser(drop={"spade": probability, "cross": 0.0})
-    seen = []
-    monkeypatch.setattr(o, "loss_at", lambda batch, index, noise, absent: seen.append((index, noise, absent)))
     batch = toy_batch(o.denoiser, 200)
-    for seed in range(10):
-        o._losses(batch, seed)
+    seen = [o._draw(batch, place) for place in range(0, 2000, 200)]
     index, noise, absent = zip(*seen, strict=True)
     dropped = torch.cat([a["spade"] for a in absent]).float().mean()
     assert float(dropped) == pytest.approx(share, abs=0.04)
@@ -197,6 +194,21 @@ def test_drop_probability(probability, share, monkeypatch):
     assert float(torch.cat(noise).std()) == pytest.approx(1, abs=0.01)
     assert (torch.cat(index).min(), torch.cat(index).max()) >= (0, 0)
     assert len({i.tolist()[0] for i in index}) > 5
+
+
+def test_what_is_drawn_for_an_image_does_not_depend_on_the_split_of_its_step():
+    o = optimiser(drop={"spade": 0.5})
+    whole = toy_batch(o.denoiser, 6)
+    o.done = 3
+    index, noise, absent = o._draw(whole, 0)
+    for rows in (slice(0, 1), slice(1, 3), slice(3, 6)):
+        part = o._draw(take(whole, rows), rows.start)
+        assert torch.equal(part[0], index[rows])
+        assert torch.equal(part[1], noise[rows])
+        assert torch.equal(part[2]["spade"], absent["spade"][rows])
+    o.done = 4
+    assert not torch.equal(o._draw(whole, 0)[1], noise)
+    assert not torch.equal(noise[0], noise[1])
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,21 @@ def test_steps_after_the_checkpoint_are_purged_when_a_run_goes_on(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 1.0), (2, 20.0)]
 
 
+def test_what_was_logged_is_on_the_disc_when_a_checkpoint_is_written(tmp_path):
+    """A run that is killed after it does not log it again."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = tmp_path / "tensorboard"
+    with start_loggers(
+        recipe("{type: tensorboard, flush_seconds: 900}"), tmp_path, 0, pytest.fail
+    ) as loggers:
+        loggers.scalars(1, {"loss": 0.5})
+        loggers.flush()
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5)]
+
+
 def test_tensorboard_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):
     real = builtins.__import__
 

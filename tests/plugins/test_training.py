@@ -15,16 +15,8 @@ from msdm_kit.core.seeds import seed_for
 from msdm_kit.plugins.recipe_files import dump_recipe, load_recipe
 from msdm_kit.plugins.run import Run
 from msdm_kit.plugins.splits import HELD_OUT
-from msdm_kit.plugins.training import (
-    Checked,
-    Interrupted,
-    Previewed,
-    Saved,
-    Started,
-    Validated,
-    total_steps,
-    train,
-)
+from msdm_kit.plugins.training import total_steps, train
+from msdm_kit.plugins.training_events import Checked, Interrupted, Previewed, Saved, Started, Validated
 
 from ..toy import same, toy_folder
 
@@ -87,9 +79,14 @@ def untimed(run: Run):
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines(run)]
 
 
+def newest(run: Run):
+    return run.checkpoints.path(run.checkpoints.steps[-1])
+
+
 def assert_same_run(a: Run, b: Run):
-    for name in ("weights", "checkpoint"):
-        (ours, facts), (theirs, others) = (load_tensors(getattr(r, name)) for r in (a, b))
+    assert a.checkpoints.steps[-1] == b.checkpoints.steps[-1]
+    for path in (lambda run: run.weights, lambda run: run.best_weights, newest):
+        (ours, facts), (theirs, others) = (load_tensors(path(run)) for run in (a, b))
         assert same(ours, theirs)
         assert {k: v for k, v in facts.items() if k != "recipe"} == {
             k: v for k, v in others.items() if k != "recipe"
@@ -100,7 +97,7 @@ def assert_same_run(a: Run, b: Run):
 def test_what_a_run_leaves(whole, data):
     run, _ = whole
     assert {p.name for p in run.folder.iterdir()} == {
-        "recipe.yaml", "weights.safetensors", "checkpoint.safetensors", "metrics.jsonl", "previews",
+        "recipe.yaml", "weights.safetensors", "best.safetensors", "checkpoints", "metrics.jsonl", "previews",
     }  # fmt: skip
     assert load_recipe(run.recipe_file) == toy()
     steps = [line for line in lines(run) if "loss" in line]
@@ -128,14 +125,14 @@ def test_events(whole):
     (note,) = started.notes
     assert note.startswith("train.checkpointing=auto is off: training takes about")
     assert kinds[6:] == [
-        StepReport, StepReport, Validated, Saved, StepReport, StepReport, Validated, Saved, Previewed,
+        StepReport, StepReport, Validated, Saved, StepReport, StepReport, Validated, Previewed, Saved,
     ]  # fmt: skip
 
 
 def test_weights_are_the_averages(whole):
     run, _ = whole
     weights, _ = load_tensors(run.weights)
-    state, _ = load_tensors(run.checkpoint)
+    state, _ = load_tensors(newest(run))
     averaged = {k.removeprefix("ema."): v for k, v in state.items() if k.startswith("ema.")}
     assert same({k: weights[k] for k in averaged}, averaged)
     assert not same(averaged, {k: state[f"weights.{k}"] for k in averaged})
@@ -169,11 +166,11 @@ def test_an_interrupt_leaves_the_handler_as_it_was(data, tmp_path):
 
 def test_a_finished_run_has_nothing_left_to_do(whole, data):
     run, _ = whole
-    before = load_tensors(run.checkpoint)[0]
+    before = load_tensors(newest(run))[0]
     events = []
     train(toy(), data, run.folder, resume=True, device="cpu", listener=events.append)
     assert not any(isinstance(e, StepReport) for e in events)
-    assert same(load_tensors(run.checkpoint)[0], before)
+    assert same(load_tensors(newest(run))[0], before)
     assert len(lines(run)) == 6
 
 
@@ -224,15 +221,16 @@ def test_auto_is_checkpointing_where_memory_is_short(data, tmp_path, monkeypatch
         "train.validate_every=1",
         "train.preview_every=3",
         "train.save_every=1",
+        "train={keep_last: 1, keep_best: 3}",
         "sample={solver: ddpm, guidance: {morphology: 2.0}}",
     ],
 )
 def test_resume_with_what_does_not_change_the_weights(whole, change):
     run, recipe = whole[0], toy(change)
     assert recipe != toy()
-    tensors, facts = run.claim(recipe, resume=True)
-    assert facts["step"] == 4
-    assert tensors
+    found = run.claim(recipe, resume=True)
+    assert found.step == 4
+    assert found.tensors
 
 
 @pytest.mark.parametrize(
@@ -249,12 +247,12 @@ def test_resume_with_what_does_not_change_the_weights(whole, change):
 )
 def test_another_recipe_is_refused(whole, data, change, shown):
     run, _ = whole
-    before = run.checkpoint.read_bytes(), run.metrics.read_bytes()
+    before = newest(run).read_bytes(), run.metrics.read_bytes()
     with pytest.raises(MsdmError) as caught:
         train(toy(change, "train.workers=1"), data, run.folder, resume=True, device="cpu")
     assert f"is a run of another recipe: {shown};" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert (run.checkpoint.read_bytes(), run.metrics.read_bytes()) == before
+    assert (newest(run).read_bytes(), run.metrics.read_bytes()) == before
 
 
 def test_names_are_no_difference(whole):
@@ -304,8 +302,9 @@ def test_a_recipe_by_the_path_of_its_file(data, tmp_path):
 
 def test_a_checkpoint_whose_recipe_is_not_of_this_version(tmp_path):
     run = Run(tmp_path)
-    save_tensors(run.checkpoint, {}, {"recipe": {**toy().model_dump(mode="json"), "later": 1}})
-    with pytest.raises(MsdmError, match=r"checkpoint\.safetensors: .*later: unknown key"):
+    later = {**toy().model_dump(mode="json"), "later": 1}
+    save_tensors(run.checkpoints.path(1), {}, {"step": 1, "recipe": later})
+    with pytest.raises(MsdmError, match=r"step-000001\.safetensors: .*later: unknown key"):
         run.claim(toy(), resume=True)
 
 
@@ -346,11 +345,11 @@ def test_the_facts_are_those_of_the_first_start(data, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
         train(toy(), folder, out, device="cpu", listener=stop_at(1, interrupt))
-    facts = load_tensors(Run(out).checkpoint)[1]["conditioners"]
+    facts = load_tensors(newest(Run(out)))[1]["conditioners"]
     text = (folder / "metadata.csv").read_text()
     (folder / "metadata.csv").write_text(text.replace("organ 1", "organ 1 quite another"))
     train(toy(), folder, out, resume=True, device="cpu")
-    assert load_tensors(Run(out).checkpoint)[1]["conditioners"] == facts
+    assert load_tensors(newest(Run(out)))[1]["conditioners"] == facts
 
 
 def test_too_few_fields_to_hold_any_out(tmp_path):

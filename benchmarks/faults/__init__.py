@@ -1,0 +1,1 @@
+"""Faults that are put into jobs, and what is left after them."""
