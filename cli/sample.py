@@ -25,7 +25,7 @@ from .recombine import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..plugins.painting import Summary
+    from ..plugins.sampling.products import Summary
 
 EXAMPLES = (
     "\b\nExample:\n"
@@ -46,7 +46,11 @@ def sample(
     ],
     out: Annotated[
         Path,
-        typer.Option(metavar="DIR", help="Where the results go; a new or empty folder.", show_default=False),
+        typer.Option(
+            metavar="DIR",
+            help="Where the results go; a new or empty folder, or that of this job.",
+            show_default=False,
+        ),
     ],
     data: Annotated[
         str,
@@ -168,7 +172,7 @@ def sample(
     from ..plugins.filtering import Thresholds
     from ..plugins.mask_operations.apply import load_operations
     from ..plugins.painting import paint
-    from ..plugins.pair_folder import rejected_folder
+    from ..plugins.sampling.pair_folder import rejected_folder
     from ..plugins.segmenters.folder import open_segmenter
     from ..plugins.sweep import sweep
     from .console import output, say
@@ -232,7 +236,8 @@ def sample(
             )
         except KeyboardInterrupt:
             if progress.pairs:
-                say(console, f"{progress.pairs} of {progress.fields} pairs are in {out}, each whole")
+                pairs = f"{progress.pairs} of {progress.fields} pairs"
+                say(console, f"{pairs} are in {out}, each whole; the same command goes on")
             if progress.rejected:
                 say(console, f"{progress.rejected} rejected ones are in {rejected_folder(out)}, each whole")
             raise

@@ -14,9 +14,10 @@ from ..core.manifest import read_manifest
 from .checks.duplicates import duplicate_findings
 from .checks.field import check_field
 from .checks.finding import KINDS, Finding
+from .checks.hashes import classes_findings
 from .checks.images import STAINS, Fingerprint
 from .checks.instances import SPECK
-from .checks.manifest import column_findings, group_leak_findings, unlisted_findings
+from .checks.manifest import column_findings, group_leak_findings, job_findings, unlisted_findings
 from .checks.stains import stain_findings
 from .parallel import ordered_map
 
@@ -111,14 +112,16 @@ def check(
             sink(finding)
 
     ids = [row["id"] for row in rows]
+    found(job_findings(root))
     found(column_findings(rows))
     found(group_leak_findings(rows))
     found(unlisted_findings(root, kinds, frozenset(ids)))
+    found(classes_findings(root, rows))
     files: list[str] = []
     prints: list[Fingerprint] = []
     splits: list[str | None] = []
     assays: list[str] = []
-    reports = ordered_map(partial(check_field, root, kinds, speck), ids, workers, on_progress)
+    reports = ordered_map(partial(check_field, root, kinds, speck), rows, workers, on_progress)
     for row, about in zip(rows, reports, strict=True):
         found(about.findings)
         if about.print is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import MsdmError
-from ..core.fields import IMAGES, MANIFEST, Progress, has_file, locate, mask_folder
+from ..core.fields import IMAGES, MANIFEST, Progress, has_file, locate, mask_folder, without_hashes
 from ..core.images import read_image, read_labels
 from ..core.manifest import write_manifest
 from .checking import open_data
@@ -136,7 +136,7 @@ def derive_cells(
         write_manifest(
             temporary / MANIFEST,
             [
-                {**row, FLAG: "1", DISTANCE: f"{pixels:g}"}
+                {**without_hashes(row), FLAG: "1", DISTANCE: f"{pixels:g}"}
                 for row, pixels in zip(rows, distances, strict=True)
             ],
         )

@@ -1,12 +1,13 @@
 """A trained model, ready to paint."""
 
+import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from textwrap import shorten
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,25 +15,23 @@ from pydantic import ValidationError
 
 from ..core import guard
 from ..core.augment import pad_to_multiple
-from ..core.checkpoint import cast, file_hash, load_tensors, save_tensors
-from ..core.conditioning import Signal
+from ..core.checkpoint import cast, save_tensors
 from ..core.denoiser import Denoiser, to_device
-from ..core.errors import MsdmError, did_you_mean
-from ..core.known import Known
+from ..core.errors import MsdmError, did_you_mean, out_of_memory
+from ..core.files import file_hash
 from ..core.mapped import MappedTensor
 from ..core.recipe import Precision, Recipe, SampleSection
 from ..core.sample import Image, Sample
 from ..core.sampling import Sampler
-from .build import build_conditioners, build_denoiser
+from ..core.shortage import Shortage
 from .device import free_memory, pick_device
 from .field_windows import draw_by_windows, image_by_windows, settle_windows
-from .kept_pixels import NOTHING, UNCHANGED, kept_pixels
-from .needs import check_needs
+from .kept_pixels import known_images
+from .painting_estimate import what_fits
 from .recipe_schema import one_line
-from .run import Run, run_facts, saved_recipe
+from .run import run_facts
 from .solver import load_solver
-
-MODELS = Path(__file__).parent / "models"
+from .weights import find_weights, load_denoiser
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,7 @@ class Pipeline:
         self.weights_hash = weights_hash
         self.step = step
         self._sampler: Sampler | None = None
+        self._shortage = Shortage("fields")
 
     @property
     def device(self) -> torch.device:
@@ -100,19 +100,9 @@ class Pipeline:
             There is no such run, or its weights do not fit its recipe.
         """
         path = find_weights(run)
-        tensors, facts = load_tensors(path)
-        check_needs(facts, str(path))
-        recipe = saved_recipe(facts, path)
-        denoiser = build_denoiser(recipe, build_conditioners(recipe, facts=facts["conditioners"]))
-        try:
-            denoiser.load_state_dict(cast(tensors, torch.float32))
-        except RuntimeError as error:
-            first = shorten((str(error).splitlines()[1:2] or [str(error)])[0], 120, placeholder=" ...")
-            raise MsdmError(
-                f"{path}: the weights do not fit their recipe: {first}; give the weights.safetensors of a run"
-            ) from None
+        recipe, denoiser, step = load_denoiser(path)
         denoiser = denoiser.to(pick_device(device)).to(memory_format=torch.channels_last)
-        return cls(recipe, denoiser, weights_hash=file_hash(path), step=int(facts["step"]))
+        return cls(recipe, denoiser, weights_hash=file_hash(path), step=step)
 
     def save(self, path: str | Path, *, precision: Precision = "fp32") -> None:
         """Write the weights as one file that `load` reads; ``bf16`` halves it.
@@ -155,7 +145,7 @@ class Pipeline:
                 f"keep {settings.keep}: no mask kind {settings.kept_kind!r} in data.masks of the recipe; "
                 f"{did_you_mean(settings.kept_kind, self.recipe.data.masks)}"
             )
-        settings = settle_windows(settings, self.denoiser.backbone.multiple)
+        settings = settle_windows(settings, self.denoiser.multiple, self.denoiser.autoencoder.stride)
         scales = settings.guidance
         names = self.denoiser.names
         if not isinstance(scales, dict):
@@ -207,7 +197,8 @@ class Pipeline:
             Fields at once, of equal size, on a GPU. A CPU takes one at a time, so that results do not depend
             on `batch`, bit for bit (at 256 pixels it is also faster); on a GPU they do not but for rounding.
         on_step : callable (fields) or None
-            Called after each solver step with the number of fields in the batch.
+            Called after each solver step with the number of fields in the batch; where memory ran out, once
+            with the negative of what will be done again.
         **settings
             Of `SampleSection`: steps, solver, spacing, eta, guidance, clip, precision, start, strength,
             keep, keep_margin, window, overlap.
@@ -220,7 +211,8 @@ class Pipeline:
         Raises
         ------
         MsdmError
-            A field lacks what a condition reads, an id comes twice, or a setting is illegal.
+            A field lacks what a condition reads, an id comes twice, a setting is illegal, or memory runs out
+            even for one field at a time with nothing kept.
         """
         fields = [fields] if isinstance(fields, Sample) else fields
         chosen = self.settings(**settings)
@@ -228,16 +220,22 @@ class Pipeline:
         twice = [id for id, times in Counter(f.id for f in fields).items() if times > 1]
         if twice:
             raise MsdmError(f"field id {min(twice)!r} comes twice; noise is drawn from it: make ids unique")
-        sampler = self._sampler_of(chosen)
         for _, group in groupby(fields, key=lambda field: field.size):
             same = list(group)
             if chosen.window is not None and max(same[0].size) > chosen.window:
                 for field in same:
-                    image = image_by_windows(sampler, field, seed, batch, on_step)
+                    sampler = self._sampler_of(chosen)
+                    with self._advised(chosen, field.size):
+                        image = image_by_windows(sampler, field, seed, batch, on_step)
                     yield Synthetic(field, image, seed, sampler.settings)
                 continue
-            for start in range(0, len(same), batch):
-                yield from self._batch(same[start : start + batch], seed, sampler, on_step)
+            while same:
+                part = same[: self._shortage.at_once(batch)]
+                with self._advised(chosen, part[0].size):
+                    painted = self._painted(part, seed, chosen, on_step)
+                if painted is not None:
+                    yield from painted
+                    del same[: len(part)]
 
     def draw_field(
         self,
@@ -274,15 +272,60 @@ class Pipeline:
             As `sample`, there is no window, or the disc is too small.
         """
         sampler = self._sampler_of(self.settings(**settings))
-        return draw_by_windows(sampler, field, seed, self.at_once(batch), folder, on_windows)
+        with self._advised(sampler.settings, field.size):
+            return draw_by_windows(sampler, field, seed, self.at_once(batch), folder, on_windows)
 
     def _sampler_of(self, settings: SampleSection) -> Sampler:
         """The sampler of these settings; the last one is kept, with what it prepared for every batch."""
         if self._sampler is None or self._sampler.settings != settings:
             self._sampler = None  # its memory is free before the next one's is asked for
             budget = settings.memory if settings.memory is not None else free_memory(self.device) // 2
+            budget = 0 if self._shortage.frugal else budget
             self._sampler = Sampler(self.denoiser, settings, load_solver(settings.solver), budget=budget)
         return self._sampler
+
+    @contextmanager
+    def _advised(self, settings: SampleSection, size: tuple[int, int]) -> Iterator[None]:
+        """Where memory runs out in spite of all, say which settings would fit."""
+        try:
+            yield
+            return
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # what is computed below needs some, too
+        self._sampler = None
+        advice = what_fits(self.recipe, self.denoiser, settings, size=size, failed=True)
+        height, width = size
+        raise MsdmError(f"out of memory on {self.device} for a field of {height} x {width}: {advice}")
+
+    def _painted(
+        self,
+        fields: Sequence[Sample],
+        seed: int,
+        settings: SampleSection,
+        on_step: Callable[[int], None] | None,
+    ) -> list[Synthetic] | None:
+        """Fields of one size; None where memory ran out, and less is taken from now on."""
+        told = 0
+
+        def count(fields: int) -> None:
+            nonlocal told
+            told += fields
+            if on_step is not None:
+                on_step(fields)
+
+        try:
+            return list(self._batch(fields, seed, self._sampler_of(settings), count))
+        except Exception as error:
+            keeps = self._sampler is not None and self._sampler.budget != 0
+            if not out_of_memory(error) or not self._shortage.retreat(len(fields), keeps=keeps):
+                raise
+        if self._sampler is not None:
+            self._sampler.forget()
+            self._sampler = None
+        count(-told)
+        return None
 
     def _batch(
         self,
@@ -292,8 +335,8 @@ class Pipeline:
         on_step: Callable[[int], None] | None,
     ) -> Iterator[Synthetic]:
         denoiser = self.denoiser
-        padded = [pad_to_multiple(f, denoiser.backbone.multiple) for f in fields]
-        known = self._known(fields, sampler.settings) if sampler.settings.needs_image else None
+        padded = [pad_to_multiple(f, denoiser.multiple) for f in fields]
+        known = known_images(fields, sampler.settings, denoiser.multiple)
         with torch.inference_mode():
             signals = denoiser.encode(to_device(denoiser.observe(padded), self.device), len(fields))
         images = sampler.draw(
@@ -301,74 +344,13 @@ class Pipeline:
             ids=[f.id for f in fields],
             size=padded[0].size,
             seed=seed,
-            known=known,
+            known=None if known is None else known.to(self.device),
             on_step=None if on_step is None else lambda: on_step(len(fields)),
         )
         height, width = fields[0].size
         images = images.float().cpu()
         if not bool(torch.isfinite(images).all()):
-            self._not_finite(fields, signals)
+            guard.unpaintable(f"fields {', '.join(f.id for f in fields)}", signals, denoiser.by_name)
         for field, image in zip(fields, images.numpy(), strict=True):
             cut: Image = np.ascontiguousarray(image[:, :height, :width])
             yield Synthetic(field, cut, seed, sampler.settings)
-
-    def _not_finite(self, fields: Sequence[Sample], signals: Mapping[str, Signal]) -> NoReturn:
-        """Say which condition is the cause of an image that is none."""
-        ids = ", ".join(field.id for field in fields)
-        for name in guard.not_finite(signals):
-            raise MsdmError(
-                f"{guard.title(name, self.denoiser.conditioner(name))} encodes numbers that are not finite, "
-                f"on fields {ids}; look at these fields, or mend its plugin"
-            )
-        raise MsdmError(
-            f"what was painted of fields {ids} is not finite; use --precision fp32, another solver or more "
-            f"steps, or an earlier checkpoint"
-        )
-
-    def _known(self, fields: Sequence[Sample], settings: SampleSection) -> Known:
-        """The images of fields of one size, padded, and which of their pixels stay."""
-        images, keeps = [], []
-        for field in fields:
-            if field.image is None:
-                raise MsdmError(
-                    f"field {field.id!r} has no image to start from or to keep pixels of; paint it with "
-                    f"start noise and keep nothing"
-                )
-            keep = field.keep
-            if keep is None and settings.keep == UNCHANGED:
-                raise MsdmError(
-                    f"keep unchanged: nothing says what was changed in field {field.id!r}; set its `keep`, "
-                    f"or name a kind, such as outside:{next(iter(field.masks), 'nucleus')}"
-                )
-            if keep is None:
-                keep = kept_pixels(settings, field.masks, field.masks)
-            padded = pad_to_multiple(replace(field, keep=keep), self.denoiser.backbone.multiple)
-            images.append(torch.from_numpy(padded.image))
-            if settings.keep != NOTHING:
-                keeps.append(torch.from_numpy(padded.keep)[None])
-        return Known(
-            torch.stack(images).to(self.device, memory_format=torch.channels_last),
-            torch.stack(keeps).to(self.device) if keeps else None,
-        )
-
-
-def find_weights(run: str | Path) -> Path:
-    """The weights file of a run's folder, a file itself, or a model of the package.
-
-    Raises
-    ------
-    MsdmError
-        There is none.
-    """
-    path = Path(run)
-    if path.is_file():
-        return path
-    weights = Run(path).weights
-    if weights.exists():
-        return weights
-    models = {p.parent.name: p for p in MODELS.glob("*/weights.safetensors")}
-    if str(run) in models:
-        return models[str(run)]
-    if path.is_dir():
-        raise MsdmError(f"{path} holds no {weights.name}; give the folder of a run that has saved once")
-    raise MsdmError(f"no run {str(run)!r}, and no model of that name: {did_you_mean(str(run), models)}")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..core.errors import MsdmError
-from ..core.fields import MANIFEST, Progress
+from ..core.fields import MANIFEST, Progress, without_hashes
 from ..core.manifest import write_manifest
 from .checking import open_data
 from .checks.instances import SPECK
@@ -92,7 +92,7 @@ def repair(
                     done.changes[change.change] += 1
                     log.writerow((row["id"], change.file, change.instance, change.change, change.value))
                 if result.kept:
-                    kept.append(row)
+                    kept.append(without_hashes(row))
                     instances.add(row["id"], _classes(classes.get(row["id"], {}), result))
         if not kept:
             raise MsdmError(f"no field of {root} can be repaired; see what msdm-kit data check finds")

@@ -1,6 +1,6 @@
 """Findings about the files of one field."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from ...core.errors import MsdmError
 from ...core.fields import IMAGES, mask_folder
 from ...core.images import SUFFIXES, decode, describe
 from .finding import Finding
+from .hashes import hash_findings
 from .images import Fingerprint, fingerprint
 from .instances import LabelMap, instance_findings, nesting_findings
 
@@ -80,7 +81,7 @@ def read_files(root: Path, id: str, kinds: Sequence[str]) -> FieldFiles:
     return found
 
 
-def check_field(root: Path, kinds: Sequence[str], speck: int, id: str) -> FieldReport:
+def check_field(root: Path, kinds: Sequence[str], speck: int, row: Mapping[str, str]) -> FieldReport:
     """Findings about one field.
 
     Parameters
@@ -90,11 +91,11 @@ def check_field(root: Path, kinds: Sequence[str], speck: int, id: str) -> FieldR
         Mask kinds that the data folder has.
     speck : int
         Pixels below which an instance is a speck.
-    id : str
-        Known to name a file.
+    row : mapping of str -> str
+        Of the manifest; its id is known to name a file.
     """
-    files = read_files(root, id, kinds)
-    findings = files.findings
+    files = read_files(root, row["id"], kinds)
+    findings = [*files.findings, *hash_findings(root, row)]
     print = None
     if files.image is not None:
         if files.image.is_rgb:

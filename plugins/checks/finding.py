@@ -46,6 +46,12 @@ KINDS: Mapping[str, Kind] = {
         "one PNG or TIFF picture",
         "copy or save it again; --fix leaves the field out",
     ),
+    "changed-file": Kind(
+        "error",
+        "file is not the one that was written",
+        "the SHA-256 of its manifest row",
+        "copy or paint it again; where it was meant to change, delete the column; --fix does",
+    ),
     "image-type": Kind(
         "error",
         "image not RGB",
@@ -109,6 +115,12 @@ KINDS: Mapping[str, Kind] = {
     "near-duplicate": Kind("warning", "nearly the same image", "images once", "look at both; delete one"),
     "unlisted-file": Kind(
         "warning", "file without a row", "a row per field", "add the row or delete the file; --fix does"
+    ),
+    "unfinished-job": Kind(
+        "warning",
+        "painting was stopped, or goes on",
+        "all the pairs that were asked for",
+        "give the same msdm-kit sample command again: it goes on",
     ),
     "missing-column": Kind(
         "warning", "column missing", "split, assay, indication", "add it, or use a recipe without it"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ...core.fields import IMAGES, MANIFEST, mask_folder
+from ...core.fields import CLASSES_HASH, HASHES, IMAGES, JOB, JOB_SUMMARY, MANIFEST, mask_folder
 from ...core.images import SUFFIXES
 from .finding import Finding
 
@@ -37,11 +37,25 @@ RECORDS = frozenset(
         "source_appearance",
         "source_metadata",
         "mask_adherence",
+        "mask_adherence_real",
         "colour_error_levels",
+        "colour_shift_levels",
+        "mask_operations",
+        "try",
+        "rejected_because",
+        "segmenter",
+        "segmenter_agreement",
+        CLASSES_HASH,
     ]
 )
 """Columns that record where a field comes from: they may be of one value, or empty."""
 _SHOWN = 3
+
+
+def job_findings(root: Path) -> Iterator[Finding]:
+    """Whether the fields are those of a sampling job that has not ended: the manifest is still to grow."""
+    if (root / JOB).is_file() and not (root / JOB_SUMMARY).is_file():
+        yield Finding("unfinished-job", JOB, "", f"and no {JOB_SUMMARY}, which is written at the end")
 
 
 def column_findings(rows: Sequence[Mapping[str, str]]) -> Iterator[Finding]:
@@ -50,7 +64,7 @@ def column_findings(rows: Sequence[Mapping[str, str]]) -> Iterator[Finding]:
         if column not in rows[0]:
             yield Finding("missing-column", MANIFEST, column, why)
     for column in rows[0]:
-        if column in RECORDS:
+        if column in RECORDS or column.startswith(HASHES):
             continue
         empty = [row["id"] for row in rows if not row[column].strip()]
         values = {row[column] for row in rows if row[column].strip()}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Numbers = NDArray[np.float64]
 BINS = 40
 POINTS = 4000
-"""Most points of a scatter plot or strip; of more, every k-th is drawn."""
+"""Most points of a scatter plot or strip; of more, every k-th is drawn, and the figure says so."""
 _DASHES = ("-", "--", "-.", ":")
 _MARKERS = "o^sDvP"
 
@@ -101,7 +101,7 @@ def strips(
     known = _known(values)
     figure, (axis,) = canvas(height=0.7 + 0.55 * max(1, len(known)))
     for i, (name, numbers) in enumerate(known.items()):
-        shown = _thinned(np.sort(numbers))
+        shown, note = _thinned(np.sort(numbers))
         # the golden ratio spreads neighbours, and needs no random numbers
         off = ((np.arange(len(shown)) * 0.6180339887) % 1 - 0.5) * 0.36
         colour = SERIES[i % len(SERIES)]
@@ -114,7 +114,7 @@ def strips(
             [low, high, high, low, low], [i - 0.22, i - 0.22, i + 0.22, i + 0.22, i - 0.22], color=INK, lw=1
         )
         axis.plot([middle, middle], [i - 0.22, i + 0.22], color=INK, lw=2)
-        words = f"{shortened(name)}: median {four_digits(float(middle))}, n {len(numbers)}"
+        words = f"{shortened(name)}: median {four_digits(float(middle))}, n {len(numbers)}{note}"
         _row_name(axis, i - 0.3, words)
     _rows(axis, len(known), label, limits)
     return svg(figure)
@@ -207,7 +207,7 @@ def scatter(
         np.array([names.index(g) for g in groups]),
         np.array([kinds.index(o) for o in origins]),
     )
-    kept = _thinned(np.flatnonzero(np.isfinite(positions).all(1)))
+    kept, note = _thinned(np.flatnonzero(np.isfinite(positions).all(1)))
     figure, (axis,) = canvas(height=3.7 + _legend_height([shortened(name) for name in names + kinds]))
     for g, name in enumerate(names):
         colour, marker = SERIES[g % len(SERIES)], _MARKERS[g // len(SERIES) % len(_MARKERS)]
@@ -224,7 +224,7 @@ def scatter(
             [], [], s=22, marker="o", facecolors=SOFT if o == 0 else "none", edgecolors=SOFT,
             label=shortened(name),
         )  # fmt: skip
-    axis.set_xlabel(labels[0])
+    axis.set_xlabel("\n".join(part for part in (labels[0], note.removeprefix(", ")) if part))
     axis.set_ylabel(labels[1])
     if not any(labels):
         axis.set_xticks([])
@@ -312,8 +312,10 @@ def _range(known: Mapping[str, Numbers]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def _thinned(values: NDArray[Any]) -> NDArray[Any]:
-    return values[:: -(-len(values) // POINTS) or 1]
+def _thinned(values: NDArray[Any]) -> tuple[NDArray[Any], str]:
+    """At most `POINTS` of them, and what the figure says of that."""
+    step = -(-len(values) // POINTS) or 1
+    return values[::step], f", 1 point in {step} drawn" if step > 1 else ""
 
 
 def _row_name(axis: "Axes", y: float, words: str) -> None:

@@ -22,7 +22,7 @@ from .pictures import outline_words, sheet, tiles
 from .provenance import provenance
 
 if TYPE_CHECKING:
-    from ..painting import Summary
+    from ..sampling.products import Summary
 
 FILE = "report.html"
 SHOWN = 8

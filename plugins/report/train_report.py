@@ -1,6 +1,5 @@
 """The report of a training run: losses, what the model painted as it went, and the recipe."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from ...core.errors import MsdmError
-from ..recipe_yaml import parse
-from ..run import Run
+from ...core.reading import parse_json, read_bytes
+from ..recipe_yaml import read_mapping
+from ..run import MOST_METRICS, Run
 from .figures import curves
 from .html import write_report
 from .numbers import four_digits
@@ -21,6 +21,8 @@ from .provenance import provenance
 FILE = "report.html"
 DRAWN = 300
 """Points of a curve at most; of more steps, means of as many neighbours each."""
+_FIGURES = ("step", "loss", "gradient_norm", "images", "seconds")
+"""What a line of a step has."""
 _SIDE = 2400
 """Longest side of a preview, in pixels."""
 
@@ -45,7 +47,7 @@ def train_report(run: Run) -> Report:
     if not steps:
         raise MsdmError(f"{run.metrics} has no losses; a report needs one step of training at least")
     validations = [line for line in lines if "validation" in line]
-    recipe = parse(run.recipe_file.read_text(encoding="utf-8"), str(run.recipe_file))
+    recipe = read_mapping(run.recipe_file)
     last = steps[-1]
     summary = [
         f"{last['step']} steps, {last['images']} images, {_duration(last['seconds'])}. The loss over the "
@@ -121,16 +123,32 @@ def _read(path: Path) -> bytes:
 def _metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of the metrics; one that a crash cut is left out."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MsdmError(f"cannot read {path}: {error}; give the folder of a run") from None
+        lines = read_bytes(path, MOST_METRICS).decode("utf-8", "replace").splitlines()
+    except OSError as error:
+        raise MsdmError(f"cannot read {path}: {error.strerror}; give the folder of a run") from None
     found = []
     for line in lines:
         try:
-            found.append(json.loads(line))
+            values = parse_json(line)
         except ValueError:
             continue
+        if isinstance(values, dict) and _whole(values):
+            found.append(values)
     return found
+
+
+def _whole(values: dict[str, Any]) -> bool:
+    """Whether a line has the numbers that the report shows."""
+    measured = values.get("validation")
+    if "validation" in values:
+        drawn = isinstance(measured, dict) and all(map(_is_number, measured.values()))
+        return drawn and _is_number(values.get("step"))
+    return all(_is_number(values.get(name)) for name in _FIGURES) and values["seconds"] >= 0
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value can be drawn."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
 
 
 def _smooth(steps: list[dict[str, Any]], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -87,6 +87,12 @@ def grow_rows(root):
     ])  # fmt: skip
 
 
+def hashed(all):
+    """A hash that is wrong, one that is not given, and a column that would lead out of the folder."""
+    for row in all:
+        row |= {"sha256_nuclei": "0" * 64 if row["id"] == "f1" else "", "sha256_../x": "1"}
+
+
 CASES = {
     "missing-image": (lambda r: image(r, "f1").unlink(), "images/f1.png", "", "not there"),
     "missing-mask": (lambda r: cells(r).unlink(), "cells/f1.png", "", "not there"),
@@ -94,6 +100,7 @@ CASES = {
     "several-files": (lambda r: shutil.copy(cells(r), r / "cells/f1.tif"), "cells/f1.png", "", "f1.tif"),
     "damaged-file": (lambda r: image(r, "f1").write_bytes(image(r, "f1").read_bytes()[:300]),
                      "images/f1.png", "", "is damaged"),
+    "changed-file": (lambda r: rows(r, hashed), "nuclei/f1.png", "", "and 000000000000 in the row"),
     "image-type": (lambda r: edit(image(r, "f1"), lambda a: np.dstack([a, a[..., 0] | 255])),
                    "images/f1.png", "", "8-bit RGBA"),
     "mask-type": (lambda r: edit(cells(r), lambda a: np.dstack([a, a, a]).astype(np.uint8)),
@@ -119,6 +126,7 @@ CASES = {
     "near-duplicate": (lambda r: save(image(r, "f3"), darker(load(image(r, "f1"))[:, ::-1])),
                        "images/f3.png", "", "of 256 bits from images/f1.png"),
     "unlisted-file": (lambda r: save(image(r, "g"), cell_field(99)["images"]), "images/g.png", "", "'g'"),
+    "unfinished-job": (lambda r: (r / "job.json").write_text("{}"), "job.json", "", "no summary.json"),
     "missing-column": (lambda r: without(r, "indication"), "metadata.csv", "indication", "msdm reads it"),
     "empty-values": (lambda r: columns(r, "f2", indication=" "), "metadata.csv", "indication", "10 rows: f2"),
     "one-value": (lambda r: rows(r, lambda all: [row.update(indication="x") for row in all] and None),

@@ -12,13 +12,14 @@ from msdm_kit.core.dataset import FieldDataset
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.fields import mask_kinds
 from msdm_kit.core.manifest import read_manifest
-from msdm_kit.plugins import painting
 from msdm_kit.plugins.filtering import Acceptance, Limit, Thresholds, judge, noise_seed
 from msdm_kit.plugins.metrics.adherence import Adherence
-from msdm_kit.plugins.painting import Painted, Planned, paint
-from msdm_kit.plugins.pair_folder import rejected_folder
+from msdm_kit.plugins.painting import paint
 from msdm_kit.plugins.pipeline import Pipeline
 from msdm_kit.plugins.recipe_files import load_recipe
+from msdm_kit.plugins.sampling import job
+from msdm_kit.plugins.sampling.events import Painted, Planned
+from msdm_kit.plugins.sampling.pair_folder import rejected_folder
 from msdm_kit.plugins.training import train
 
 from ..toy import toy_folder
@@ -166,7 +167,7 @@ def test_where_none_passes_all_lie_apart_as_a_data_set(run, data, unfiltered, tm
     summary = paint(run, data, out, thresholds=NONE_PASSES, **JOB)
     assert (summary.pairs, summary.seen, summary.sheet) == (0, 0, None)
     assert summary.rejected == tmp_path / "out.rejected"
-    assert sorted(p.name for p in out.iterdir()) == ["recipe.yaml", "report.html", "summary.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["job.json", "recipe.yaml", "report.html", "summary.json"]
     assert mask_kinds(summary.rejected) == ("cell", "nucleus")
     apart, source = FieldDataset(summary.rejected), FieldDataset(data)
     assert apart.ids == IDS
@@ -248,14 +249,17 @@ def test_the_first_try_that_passes_is_kept(run, data, tried, tmp_path, batch):
 
 def test_fields_that_are_painted_together_are_tried_again_together(run, data, monkeypatch, tmp_path):
     monkeypatch.setattr(Pipeline, "at_once", lambda self, batch: batch)  # as on a GPU
-    summary = paint(run, data, tmp_path / "out", thresholds=NONE_PASSES, tries=2, batch=3, **JOB)
-    ids = [f"{id}_try{k}" for part in ("abc", "d") for k in (1, 2) for id in part]
-    assert FieldDataset(summary.rejected).ids == ids
+    events = []
+    asked = {"thresholds": NONE_PASSES, "tries": 2, "batch": 3, "listener": events.append}
+    summary = paint(run, data, tmp_path / "out", **asked, **JOB)
+    ids = [f"{id}_try{k}" for id in "abcd" for k in (1, 2)]
+    assert FieldDataset(summary.rejected).ids == ids, "in the order of the plan"
+    assert [event.id for event in events if isinstance(event, Painted)] == [*"abcabcdd"]
     assert (summary.acceptance.rejected, summary.acceptance.paintings) == (4, 8)
 
 
 def test_what_cannot_be_measured_is_kept_and_counted(run, data, monkeypatch, tmp_path):
-    monkeypatch.setattr(painting, "measure", lambda target, image, real: Adherence(target.id, math.nan))
+    monkeypatch.setattr(job, "measure", lambda target, image, real: Adherence(target.id, math.nan))
     summary = paint(run, data, tmp_path / "out", thresholds=NONE_PASSES, tries=3, **JOB)
     assert (summary.pairs, summary.rejected) == (4, None)
     assert report(tmp_path / "out")["kept_unmeasured"] == 4
@@ -279,7 +283,7 @@ def test_an_interruption_leaves_two_whole_data_sets(run, data, unfiltered, tmp_p
         if ids:
             assert FieldDataset(tmp_path / name).ids == ids
         else:
-            assert not (tmp_path / name).exists()
+            assert not (tmp_path / name / "metadata.csv").exists()
 
 
 def test_what_was_said_of_a_painting_is_not_said_of_what_is_painted_from_it(run, tried, tmp_path):

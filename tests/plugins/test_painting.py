@@ -11,13 +11,15 @@ from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.images import read_labels, save_labels
 from msdm_kit.core.sample import Appearance, ColourStatistics, recombine
 from msdm_kit.plugins.given_colours import parse_colour
-from msdm_kit.plugins.painting import Painted, paint
-from msdm_kit.plugins.pipeline import Pipeline, find_weights
+from msdm_kit.plugins.painting import paint
+from msdm_kit.plugins.pipeline import Pipeline
 from msdm_kit.plugins.recipe_files import load_recipe
 from msdm_kit.plugins.recombination import Recombination
+from msdm_kit.plugins.sampling.events import Painted
 from msdm_kit.plugins.selection import select
 from msdm_kit.plugins.selection_file import save_selection
 from msdm_kit.plugins.training import train
+from msdm_kit.plugins.weights import find_weights
 
 from ..toy import toy_folder
 
