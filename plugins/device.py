@@ -7,10 +7,16 @@ from pathlib import Path
 import torch
 
 from ..core.errors import MsdmError
+from ..core.processes import processes
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/proc/self/cgroup")
 _CGROUPS = Path("/sys/fs/cgroup")
+_STATUS = Path("/proc/self/status")
+HEAP = 1.12
+"""On a CPU: bytes that the process holds for each byte of tensors that come and go (`benchmarks.memory`)."""
+FIRST_USE = 60 * 2**20
+"""On a CPU: bytes that libraries take when training first calls them (`benchmarks.memory`)."""
 _UNKNOWN = 4 * 2**30
 """Bytes that are taken to be free where the system does not say."""
 
@@ -18,18 +24,24 @@ _UNKNOWN = 4 * 2**30
 def pick_device(name: str | None) -> torch.device:
     """A device by name; None takes a CUDA device where there is one, otherwise the CPU.
 
+    Of the processes of a job, each takes the GPU of its number on this machine where none is numbered.
+
     Raises
     ------
     MsdmError
         There is no such device here.
     """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    here = processes()
+    if name == "cuda" and here.count > 1:
+        name = f"cuda:{here.local_rank}"
     try:
         device = torch.device(name)
         if device.type == "meta":  # has shapes and no numbers
             raise RuntimeError
         torch.empty(0, device=device)
+        if device.type == "cuda" and here.count > 1:
+            torch.cuda.set_device(device)  # where NCCL sends from
     except (RuntimeError, AssertionError, NotImplementedError):
         legal = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise MsdmError(f"no device {name!r} here; legal: {', '.join(legal)}") from None
@@ -58,13 +70,48 @@ def free_memory(device: torch.device) -> int:
     """Bytes that this process could still take on a device.
 
     CUDA: what the driver reports as free, and what PyTorch's allocator holds in reserve. CPU: the system's
-    available memory, or what the process's control group leaves of its limit, whichever is less; half of the
-    physical memory where the system tells no more, and 4 GiB where it does not tell that.
+    available memory, or what limits of the process's control group or address space leave, whichever is
+    least; half of the physical memory where the system tells no more, and 4 GiB where it does not tell that.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    return max(0, min([_available(), *_left_of_limits()]))
+    return max(0, min([_available(), *_left_of_limits(), *_left_of_addresses()]))
+
+
+def held_memory(device: torch.device) -> int:
+    """Bytes that this process holds on a device now.
+
+    CUDA: of PyTorch's allocator. CPU: what is resident, libraries included; 0 where the system does not tell.
+    """
+    return int(torch.cuda.memory_allocated(device)) if device.type == "cuda" else _status("VmRSS")
+
+
+def readable_size(size: int) -> str:
+    """A number of bytes as people read it, such as ``1.5 GiB``."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _status(name: str) -> int:
+    """A figure of this process in bytes; 0 where the system does not tell."""
+    try:
+        for line in _STATUS.read_text(encoding="ascii").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
+def _left_of_addresses() -> Iterator[int]:
+    """What a limit of the process's address space leaves, as ``ulimit -v`` and batch systems set it."""
+    try:
+        import resource
+    except ImportError:  # no Unix
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        yield limit - _status("VmSize")
 
 
 def _available() -> int:

@@ -1,26 +1,20 @@
 """A training pass without memory: on the meta device, where tensors have shapes and no numbers."""
 
-import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..core.conditioning import Conditioner, Signal
+from ..core.autoencoder import to_latents
+from ..core.conditioning import Conditioner
 from ..core.denoiser import Denoiser
 from ..core.errors import MsdmError
 from ..core.recipe import Recipe
+from ..core.schedule import NoiseSchedule
 from .build import build_conditioners, build_denoiser
-
-TOKENS = 32
-"""Length of a text in the pass."""
+from .meta_modes import Autocast, Live, meta_signal, weights_of
 
 
 def meta_denoiser(
@@ -57,14 +51,16 @@ def meta_denoiser(
         # A conditioner may compute with its weights when it is made.
         conditioners = build_conditioners(recipe, rows=rows, facts=facts)
     with torch.device("meta"):
-        return build_denoiser(recipe, conditioners).to("meta")
+        made = build_denoiser(recipe, conditioners, pretrained=False).to("meta")
+    made.schedule = NoiseSchedule.named(recipe.diffusion.schedule, recipe.diffusion.timesteps)
+    return made
 
 
-def activation_bytes(denoiser: Denoiser, recipe: Recipe, *, bf16: bool, checkpointing: bool) -> int | None:
-    """Most bytes that one forward and backward pass of a batch of crops holds beside weights and gradients.
+def step_bytes(denoiser: Denoiser, recipe: Recipe, *, bf16: bool, checkpointing: bool) -> int | None:
+    """Most bytes of gradients and activations that the forward and backward passes of a step hold.
 
-    The storages that are alive are summed: recomputation under checkpointing counts as it happens, attention
-    as a fused kernel, bf16 as autocast casts.
+    The storages that are alive are summed: gradients come as activations go, recomputation under
+    checkpointing counts as it happens, attention as a fused kernel, bf16 as autocast casts.
 
     Parameters
     ----------
@@ -81,7 +77,7 @@ def activation_bytes(denoiser: Denoiser, recipe: Recipe, *, bf16: bool, checkpoi
     int or None
         None where a plugin does not run on the meta device.
     """
-    live = _Live()
+    live = Live(weights_of(denoiser))
     return int(live.peak) if _passes(denoiser, recipe, live, bf16, checkpointing) else None
 
 
@@ -118,85 +114,22 @@ def _passes(
 
 def _run(denoiser: Denoiser, recipe: Recipe, mode: AbstractContextManager[Any], bf16: bool) -> None:
     batch, crop = recipe.train.batch, recipe.data.crop
-    for p in denoiser.parameters():
-        if p.requires_grad:
-            p.grad = torch.empty_like(p)  # counted apart: it lives from step to step
     with torch.device("meta"):
-        x, t = torch.empty(batch, 3, crop, crop), torch.empty(batch, dtype=torch.int64)
-        x = x.contiguous(memory_format=torch.channels_last)
-        signals = {name: _signal(denoiser.conditioner(name), batch, crop) for name in denoiser.names}
+        image, t = torch.empty(batch, 3, crop, crop), torch.empty(batch, dtype=torch.int64)
+        image = image.contiguous(memory_format=torch.channels_last)
+        signals = {n: meta_signal(denoiser.conditioner(n), batch, (crop, crop)) for n in denoiser.names}
     denoiser.train()
-    with _Autocast(bf16), mode:
+    with ExitStack() as modes:
+        modes.enter_context(mode)
+        x = to_latents(denoiser.autoencoder, image)  # in full precision, whatever the training is in
+        modes.enter_context(Autocast(bf16))
+        # of several passes the second finds all gradients there
+        if recipe.train.accumulate > 1:
+            for p in denoiser.parameters():
+                p.grad = torch.empty_like(p) if p.requires_grad else None
         loss = denoiser(x, t, signals).square().mean()
         # Not loss.backward(): it turns the modes off, and recomputation would run without them.
         torch.autograd.Variable._execution_engine.run_backward(
             (loss,), (torch.ones_like(loss),), False, False, (), True, True
         )
         del loss
-
-
-def _signal(conditioner: Conditioner, batch: int, crop: int) -> Signal:
-    spec = conditioner.spec
-    shapes = {
-        "map": (batch, spec.width, crop, crop),
-        "tokens": (batch, TOKENS, spec.width),
-        "vector": (batch, spec.width),
-    }
-    learns = any(p.requires_grad for p in conditioner.parameters())
-    mask = torch.ones(batch, TOKENS, dtype=torch.bool) if spec.kind == "tokens" else None
-    return Signal(torch.empty(shapes[spec.kind], requires_grad=learns), mask)
-
-
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the storages that are alive."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now: int = 0
-        self.peak: int = 0
-        self._seen: dict[int, object] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self._add(leaf.untyped_storage())
-        return out
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = id(storage), storage.nbytes()
-        if key not in self._seen:
-            self._seen[key] = weakref.finalize(storage, self._drop, key, size)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-
-    def _drop(self, key: int, size: int) -> None:
-        del self._seen[key]
-        self.now -= size
-
-
-_LOWER = (F.conv1d, F.conv2d, F.conv3d, F.linear, torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__)
-_UPPER = (F.group_norm, F.layer_norm, F.softmax, torch.softmax, Tensor.softmax)
-
-
-class _Autocast(TorchFunctionMode):
-    """What autocast and fused attention do on a device, for the meta device, which has neither."""
-
-    def __init__(self, on: bool) -> None:
-        super().__init__()
-        self.on = on
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        fused = func is F.scaled_dot_product_attention
-        if self.on and (fused or func in _LOWER or func in _UPPER):
-            dtype = torch.float32 if func in _UPPER else torch.bfloat16
-
-            def cast(value: Any) -> Any:
-                return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-            args, kwargs = tree_map(cast, args), tree_map(cast, kwargs)
-        if fused:
-            # a mask changes no shape
-            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args[:3])[0]
-        return func(*args, **kwargs)

@@ -9,13 +9,16 @@ import torch
 from ..core import guard
 from ..core.denoiser import Denoiser
 from ..core.recipe import Recipe
+from .class_names import class_notes
 from .data import data_folder
-from .device import pick_device
-from .estimate import Memory, choose_checkpointing, estimate_memory
+from .device import free_memory, pick_device
+from .estimate import SHARE, Memory, choose_checkpointing, estimate_memory
+from .fitting import Room, advise
 from .meta_pass import meta_denoiser
 from .run import Run
 from .splits import open_splits
 from .training import total_steps
+from .validation import preview_side
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Plan:
     parts : dict of str -> int
         Parameters of the backbone, of each conditioner and of each injector.
     memory : Memory
+    free : int
+        Bytes that are free on the device.
     fields : int
         Training fields.
     crops_per_step : int
@@ -41,6 +46,7 @@ class Plan:
     recipe: Recipe
     parts: dict[str, int]
     memory: Memory
+    free: int
     fields: int
     crops_per_step: int
     steps_per_epoch: float
@@ -91,16 +97,16 @@ def plan_run(
     saved = run.claim(recipe, resume=resume)
     splits = open_splits(recipe, data_folder(str(data)), on_progress=on_progress)
     if saved is not None:
-        splits.check_same(saved[1]["fields"], run.folder)
+        splits.check_same(saved.facts["fields"], run.folder)
     if saved is None:
         denoiser = meta_denoiser(recipe, rows=splits.train.rows)
     else:
-        denoiser = meta_denoiser(recipe, facts=saved[1]["conditioners"])
+        denoiser = meta_denoiser(recipe, facts=saved.facts["conditioners"])
     for name in denoiser.names:
         # what the data lack for a condition shows
         guard.observe(name, denoiser.conditioner(name), splits.train[0])
     crop, small = recipe.data.crop, min(min(size) for size in splits.train.sizes)
-    warnings = []
+    warnings = list(saved.warnings) if saved is not None else []
     if small < crop:
         count = sum(min(size) < crop for size in splits.train.sizes)
         warnings.append(
@@ -108,21 +114,27 @@ def plan_run(
             f"side is {small}: training will refuse them; lower it, such as --set "
             f"data.crop={_fitting(small, denoiser)}"
         )
-    choice = choose_checkpointing(denoiser, recipe, target)
-    memory = choice.memory or estimate_memory(denoiser, recipe, target, checkpointing=choice.on)
-    if memory.activations is None:
+    free = free_memory(target)
+    side = preview_side(recipe, splits.validation, denoiser.multiple)
+    choice = choose_checkpointing(denoiser, recipe, target, preview=side)
+    memory = choice.memory or estimate_memory(denoiser, recipe, target, checkpointing=choice.on, preview=side)
+    if memory.step is None:
         warnings.append("the memory of activations could not be found for these plugins")
+    elif memory.more > SHARE * free:
+        advice = advise(denoiser, recipe, Room.now(target), checkpointing=choice.on, preview=side)
+        warnings.append(f"it may not fit: {advice}")
     per_step = recipe.train.batch * recipe.train.accumulate
     return Plan(
         recipe=recipe,
         parts=count_parameters(denoiser, recipe),
         memory=memory,
+        free=free,
         fields=len(splits.train),
         crops_per_step=per_step,
         steps_per_epoch=len(splits.train) / per_step,
         steps=total_steps(recipe, len(splits.train)),
         warnings=tuple(warnings),
-        notes=(*splits.notes, *choice.notes),
+        notes=(*splits.notes, *class_notes(denoiser.by_name, splits.classes), *choice.notes),
     )
 
 
@@ -141,5 +153,5 @@ def count_parameters(denoiser: Denoiser, recipe: Recipe) -> dict[str, int]:
 
 def _fitting(side: int, denoiser: Denoiser) -> int:
     """The largest crop that fits into `side` and that the backbone takes."""
-    multiple = denoiser.backbone.multiple
+    multiple = denoiser.multiple
     return max(multiple, side - side % multiple)

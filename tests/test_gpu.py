@@ -8,7 +8,10 @@ from msdm_kit.core.denoiser import to_device
 from msdm_kit.core.recipe import SampleSection
 from msdm_kit.core.sampling import Sampler
 from msdm_kit.core.solvers import ddim
+from msdm_kit.plugins.data import data_folder
+from msdm_kit.plugins.painting_estimate import estimate_painting
 from msdm_kit.plugins.pipeline import Pipeline
+from msdm_kit.plugins.plan import plan_run
 from msdm_kit.plugins.recipe_files import load_recipe
 from msdm_kit.plugins.training import train
 
@@ -89,3 +92,56 @@ def test_the_step_is_recorded_once_per_shape():
     (recorded,) = sampler._graphs._recorded.values()
     assert recorded._replay is not None
     assert not recorded.failed
+
+
+def peak(work):
+    """Most bytes of PyTorch's allocator while `work` runs."""
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated()
+
+
+WIDE = ["data.crop=64", "backbone.channels=64", "train.steps=3", "train.workers=0", "train.batch=8"]
+
+
+@pytest.mark.parametrize("more", [[], ["train.precision=fp32"], ["train.checkpointing=true"]])
+def test_training_takes_what_is_estimated(more, tmp_path):
+    recipe = load_recipe("quickstart", [*WIDE, *more])
+    estimate = plan_run(recipe, "histology-nuclei", tmp_path / "dry", device="cuda").memory.total
+    measured = peak(lambda: train(recipe, "histology-nuclei", tmp_path / "run", device="cuda"))
+    assert estimate == pytest.approx(measured, rel=0.2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_painting_takes_what_is_estimated(precision, batch):
+    pipeline = Pipeline.load("demo", device="cuda")
+    dataset = FieldDataset(data_folder("histology-nuclei"), limit=batch)
+    settings = {"precision": precision, "steps": 4}
+    chosen = pipeline.settings(**settings)
+    memory = estimate_painting(pipeline.recipe, pipeline.denoiser, chosen, size=dataset.sizes[0], batch=batch)
+    fields = [dataset[i] for i in range(batch)]
+    measured = peak(lambda: list(pipeline.sample(fields, batch=batch, **settings)))
+    assert memory.total == pytest.approx(measured, rel=0.2)
+
+
+def test_painting_goes_on_where_the_memory_of_the_gpu_runs_out(caplog):
+    pipeline = Pipeline.load("demo", device="cuda")
+    dataset = FieldDataset(data_folder("histology-nuclei"), limit=8)
+    fields = [dataset[i] for i in range(8)]
+    whole = [s.image for s in pipeline.sample(fields, batch=1, precision="fp32", steps=2)]
+    pipeline = Pipeline.load("demo", device="cuda")
+    one = estimate_painting(pipeline.recipe, pipeline.denoiser, pipeline.settings(), size=dataset.sizes[0])
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 3 * one.total / total))
+    try:
+        found = [s.image for s in pipeline.sample(fields, batch=8, precision="fp32", steps=2)]
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "out of memory with 8 fields at once: going on with 4" in caplog.messages
+    for a, b in zip(found, whole, strict=True):
+        assert abs(a - b).max() < 0.05
