@@ -47,7 +47,7 @@ def main() -> None:
     drop = {name: entry.drop for name, entry in recipe.conditioners.items()}
     optimiser = Optimiser(denoiser, recipe.train, total=1, drop=drop)
     stream = TrainingStream(splits.train, denoiser.by_name, recipe.data, recipe.train.seed)
-    batch = next(iter(make_loader(stream, start=0, count=1, batch=1, workers=0)))
+    batch = next(iter(make_loader(stream, [[0]], workers=0)))
     began = time.perf_counter()
     report = optimiser.step([batch])
     print(

@@ -91,7 +91,7 @@ def solve(solver: Solver, denoiser: Denoiser, schedule: NoiseSchedule, x: Tensor
 
     def model(x: Tensor, i: int) -> Denoised:
         index = torch.full((len(x),), i)
-        return denoise(schedule, "x0", "fixed_small", denoiser(x, abar[i]), x, index, clip=False)
+        return denoise(schedule, "x0", "fixed_small", denoiser(x, abar[i]), x, index, clip=None)
 
     def never() -> Tensor:
         raise AssertionError("a deterministic solver draws no noise")

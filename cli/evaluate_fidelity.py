@@ -94,6 +94,7 @@ def fidelity(
     Every figure stands beside the one of real fields against real fields.
     """
     from ..core.errors import MsdmError
+    from ..core.processes import processes
     from ..plugins.choice import choose, read_choice
     from ..plugins.data import data_folder
     from ..plugins.device import pick_device
@@ -106,12 +107,13 @@ def fidelity(
 
     console = output()
     set_threads(threads)
-    check_new(out)
     method = check_method(projection)
     columns = [name.strip() for name in (group or "").split(",") if name.strip()]
     if group is not None and not columns:
         raise MsdmError(f"--group {group!r} names no column; write COLUMN or COLUMN,COLUMN")
     folders = [data_folder(name) for name in (real, synthetic, *([reference] if reference else []))]
+    for folder in folders:
+        check_new(out, folder)
     name, cls, config = choose("embedder", read_choice("embedder", embedder), f"--embedder {embedder!r}")
     if not cls.is_metric and not allow_random:
         raise MsdmError(
@@ -131,6 +133,8 @@ def fidelity(
             repeats=repeats, permutations=permutations, seed=seed, allow_random=allow_random,
             on_progress=progress,
         )  # fmt: skip
+        if not processes().leads:
+            return
         settings = {
             "real": real, "split": split, "synthetic": synthetic, "reference": reference, "group": columns,
             "embedder": {"type": name, **config.model_dump(mode="json")}, "distance": distance,

@@ -69,6 +69,7 @@ def segmentation(
     Fields are matched by their ids. Several annotators: scores are means over them, and their agreement with
     each other is printed beside.
     """
+    from ..core.processes import processes
     from ..plugins.data import data_folder
     from ..plugins.metrics.distance import read_distance, read_pixel_size
     from ..plugins.new_folder import check_new
@@ -77,13 +78,15 @@ def segmentation(
     from .data_progress import DataProgress
 
     console = output()
+    folders = [data_folder(name) for name in (predicted, *truth)]
     if out is not None:
-        check_new(out)
+        for folder in folders:
+            check_new(out, folder)
     columns = [name.strip() for name in (group or "").split(",") if name.strip()]
     with DataProgress(console, "scoring") as progress:
         found = evaluate_segmentation(
-            data_folder(predicted),
-            [data_folder(name) for name in truth],
+            folders[0],
+            folders[1:],
             metrics=metric or None,
             split=split,
             group=columns,
@@ -93,6 +96,8 @@ def segmentation(
             workers=workers,
             on_progress=progress,
         )
+    if not processes().leads:
+        return
     _print(console, found)
     if out is not None:
         from ..plugins.segmentation.files import save_evaluation

@@ -11,7 +11,7 @@ EXAMPLES = (
     "\b\nExample:\n"
     "  msdm-kit segment predict models/nuclei histology-nuclei out/found --split test_mixed\n"
     "  msdm-kit segment predict models/nuclei DIR out/both --also models/cells\n"
-    "  msdm-kit segment predict cpsam:weights=cpsam_v2 DIR out/sam --kind cell"
+    "  msdm-kit segment predict cpsam:weights=cpsam_v2.safetensors DIR out/sam --kind cell"
 )
 
 

@@ -1,1 +1,1 @@
-"""The diffusion engine. It knows no concrete conditioner, injector or backbone."""
+"""The diffusion engine. It knows no concrete conditioner, injector, autoencoder or backbone."""

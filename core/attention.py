@@ -262,6 +262,8 @@ def trim(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
 
     Reads the mask's values: a GPU is waited for.
     """
+    if mask.is_meta:  # without values: as if all of them counted
+        return tokens, None
     counts = mask.any(dim=0)
     tokens, mask = tokens[:, counts], mask[:, counts]
     return tokens, None if mask.all() else mask

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core.errors import MsdmError
 from ..core.files import write_text
+from ..core.processes import processes
 from ..core.recipe import Spacing
 from ..core.sample import Image
 from ..core.solvers import Solver
@@ -17,8 +18,8 @@ from .data import data_folder
 from .host import get_host
 from .mask_operations.apply import Operation, recipe_operations
 from .new_folder import check_new
-from .painting import Stepped
 from .pipeline import Pipeline
+from .sampling.events import Stepped
 from .solver import load_solver
 from .sweep_pictures import save_curves, save_images
 from .targets import plan_targets
@@ -139,6 +140,8 @@ def sweep(
     MsdmError
         Anything is wrong with the run, the data, the folder or the settings; nothing is written then.
     """
+    if processes().count > 1:
+        raise MsdmError("a solver sweep works in one process; start it without torchrun")
     if n < 1:
         raise MsdmError(f"cannot sweep over {n} fields; give --n 1 or more")
     for name in ("steps", "eta"):

@@ -1,6 +1,7 @@
 """Fixtures that every test may ask for."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from .golden.weights import weights
+from .packages import Environment, fill_shelf
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -52,3 +54,16 @@ def golden() -> Callable[[str], Golden]:
         return Golden(tensors, {k: json.loads(v) for k, v in words.items()})
 
     return load
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What clean environments are made of, once for all processes of the tests."""
+    base = tmp_path_factory.getbasetemp()
+    return fill_shelf((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shelf")
+
+
+@pytest.fixture(scope="module")
+def environment(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """A clean environment with msdm_kit, of the tests of one file."""
+    return Environment(tmp_path_factory.mktemp("clean") / "environment", shelf)

@@ -218,3 +218,31 @@ def test_metrics_beside_peers(bench, monkeypatch, capsys):
         assert float(rows[name][-1]) < 1e-6
     assert all(float(r[-1]) < 1e-6 for name, r in rows.items() if name.startswith("matching"))
     assert float(rows["cell_pq, 4 cells"][-1]) > 0.1  # of what stands for MONAI here
+
+
+def test_the_seams_of_tiles_and_of_windows(bench, monkeypatch, capsys):
+    module = bench("windows")
+    done = {"run": lambda words, **_: argparse.Namespace(stdout=f"{words[-1]}\n")}
+    monkeypatch.setattr(module, "subprocess", argparse.Namespace(**done))
+    words = ["--side", "96", "--window", "48", "--steps", "1", "--layouts", "1", "--memory-sides", "512,1024"]
+    monkeypatch.setattr(sys, "argv", ["windows", *words])
+    module.main()
+    seams, memory = (f"|\n|\n{part}" for part in capsys.readouterr().out.split("\n\n")[-2:])
+    rows = table(seams)
+    assert [r[:2] for r in rows[2:]] == [["0: tiles apart", "4"], ["6", "9"], ["12", "9"], ["24", "9"]]
+    assert all(float(r[2]) == pytest.approx(float(r[3]), abs=0.006) for r in rows[2:])
+    assert table(memory)[2:] == [["512", "25", "512", "3"], ["1024", "121", "1024", "12"]]
+
+
+def test_a_seam_ratio_by_hand(bench):
+    """Steps of 1 at every column and row, and of 3 where windows of 4 meet."""
+    ramp = np.cumsum([0, 1, 1, 1, 3, 1, 1, 1])
+    image = np.broadcast_to(ramp[:, None] + ramp, (3, 8, 8))
+    assert bench("windows").seam_ratio(image, 4, 0) == 3.0
+    assert bench("windows").seam_ratio(image, 4, 2) == pytest.approx(np.mean([1, 3, 1]) / 1)
+
+
+def test_memory_of_a_small_field(bench, capsys):
+    module = bench("windows")
+    module.measure(64)
+    assert float(capsys.readouterr().out) >= 0

@@ -66,7 +66,7 @@ def build(golden: Any, part: str | None = None) -> Denoiser:
     shape = describe(golden.state)
     settings = shape.backbone(golden.arguments["unet"]["num_head_channels"])
     assert settings.pop("type") == "unet"
-    backbone = UNet(UNetConfig(**settings), shape.out_channels)
+    backbone = UNet(UNetConfig(**settings), 3, shape.out_channels)
     spec = Spec("map", shape.map_channels)
     sites = match_sites(["middle", "decoder"], backbone.sites, Spade)
     spade = {s.name: Spade(SpadeConfig(hidden=shape.hidden), spec, s) for s in sites}

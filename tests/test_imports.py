@@ -17,6 +17,7 @@ LEGAL = {
     "backbones": {"core", "backbones"},
     "plugins": {"core", "conditioners", "backbones", "plugins"},
     "cli": {"core", "conditioners", "backbones", "plugins", "cli"},
+    "__main__": {"cli"},
 }
 
 

@@ -13,6 +13,7 @@ import msdm_kit
 HARMLESS = {"pickle.UnpicklingError"}
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
+UNPICKLING = {"torch.load", "torch.jit.load", "torch.serialization.load"}
 UNSAFE_YAML = {
     f"yaml.{name}"
     for name in (
@@ -20,6 +21,9 @@ UNSAFE_YAML = {
         *("full_load", "full_load_all", "unsafe_load", "unsafe_load_all", "load", "load_all"),
     )
 }
+
+# not to be named at all, so that none is called by another name
+UNNAMED = UNSAFE_YAML | UNPICKLING
 
 
 def sources() -> dict[str, Path]:
@@ -55,7 +59,7 @@ def faults(source: str) -> list[str]:
                     found.append(f"imports {alias.name}")
         elif isinstance(node, ast.Attribute):
             name = dotted(node)
-            if name in UNSAFE_YAML or (name.split(".")[0] in UNSAFE_MODULES and name not in HARMLESS):
+            if name in UNNAMED or (name.split(".")[0] in UNSAFE_MODULES and name not in HARMLESS):
                 found.append(f"uses {name}")
         elif isinstance(node, ast.Call):
             found += call_faults(node)
@@ -69,7 +73,7 @@ def call_faults(node: ast.Call) -> list[str]:
     if name in UNSAFE_CALLS:
         found.append(f"calls {name}")
     if name == "torch.load" and given.get("weights_only") is not True:
-        found.append("torch.load without weights_only=True")
+        found.append("calls torch.load without weights_only=True")
     if name in ("np.load", "numpy.load") and given.get("allow_pickle") is not False:
         found.append("np.load without allow_pickle=False")
     if given.get("shell"):
@@ -79,9 +83,11 @@ def call_faults(node: ast.Call) -> list[str]:
     return found
 
 
-# The first subclasses the unpickler so that it may name arrays only; tests/plugins/test_importers_damage.py
-# tries it. The second reads what it wrote in the same call, as a loader worker would.
+# The first is the converter of weights, the one place where tensors are read of what torch.save wrote. The
+# second subclasses the unpickler so that it may name arrays only; tests/plugins/test_importers_damage.py
+# tries it. The third reads what it wrote in the same call, as a loader worker would.
 RESTRICTED = {
+    "msdm_kit.plugins.convert_weights": {"uses torch.load"},
     "msdm_kit.plugins.importers.seg_npy": {"uses pickle.Unpickler"},
     "msdm_kit.plugins.testing.pickling": {"uses pickle.dumps", "uses pickle.loads"},
 }
@@ -101,6 +107,9 @@ def test_nothing_read_is_run(name, path):
         "import dill",
         "import torch; torch.load(f)",
         "import torch; torch.load(f, weights_only=False)",
+        "import torch; torch.load(f, weights_only=True)",
+        "import torch; read = torch.load",
+        "import torch; torch.jit.load(f)",
         "from torch import load",
         "import numpy as np; np.load(f)",
         "import numpy as np; np.load(f, allow_pickle=True)",
@@ -117,10 +126,16 @@ def test_the_scan_finds(source):
     assert faults(source)
 
 
+@pytest.mark.parametrize("how", ["", "weights_only=False"])
+def test_the_converter_reads_nothing_but_tensors(how):
+    wanted = RESTRICTED["msdm_kit.plugins.convert_weights"]
+    assert set(faults("import torch; torch.load(f, weights_only=True)")) == wanted
+    assert set(faults(f"import torch; torch.load(f, {how})")) > wanted
+
+
 @pytest.mark.parametrize(
     "source",
     [
-        "import torch; torch.load(f, weights_only=True)",
         "import pickle\ntry: pass\nexcept pickle.UnpicklingError: pass",
         "import yaml; yaml.safe_load(f)",
         "import yaml\nclass L(yaml.SafeLoader): pass",

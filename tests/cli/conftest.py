@@ -90,16 +90,20 @@ def write_field(folder: Path, id: str, *, size: tuple[int, int] = (24, 20), seed
         Image.fromarray(array).save(folder / name / f"{id}.png")
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+def write_data(folder: Path) -> Path:
     """A folder of six fields, four to train on."""
-    folder = tmp_path / "data"
     lines = ["id,split,indication"]
     for i in range(6):
         write_field(folder, f"f{i}", seed=i)
         lines.append(f"f{i},{'train' if i < 4 else 'val'},{'left' if i % 2 else 'right'}")
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """What `write_data` writes."""
+    return write_data(tmp_path / "data")
 
 
 @pytest.fixture

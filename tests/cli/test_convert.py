@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from msdm_kit import Pipeline, load_recipe
 
@@ -102,3 +103,23 @@ def test_files_that_are_no_checkpoint(msdm, checkpoint, tmp_path):
     (tmp_path / "odd.pt").write_bytes(b"odd")
     refuses(msdm("convert", "sdm", tmp_path / "odd.pt", tmp_path / "run"), "odd.pt")
     refuses(msdm("convert", "sdm", checkpoint("hv4_cosine"), tmp_path), "is not an empty folder")
+
+
+def test_weights(msdm, golden, checkpoint, tmp_path):
+    file, out = checkpoint("hv4_cosine"), tmp_path / "a b" / "model.safetensors"
+    outcome = msdm("convert", "weights", file, out)
+    assert outcome.code == 0, outcome.err
+    state = golden("hv4_cosine").state
+    assert f"model.safetensors holds {len(state)} tensors" in outcome.out.replace("\n", " ")
+    found = load_file(out)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    written = out.read_bytes()
+    refuses(msdm("convert", "weights", file, out), "is there already")
+    refuses(msdm("convert", "weights", file, tmp_path / "x.bin"), ".safetensors")
+    refuses(msdm("convert", "weights", tmp_path / "none.bin", tmp_path / "x.safetensors"), "no file")
+    torch.save({"step": 3}, tmp_path / "odd.bin")
+    refuses(msdm("convert", "weights", tmp_path / "odd.bin", tmp_path / "x.safetensors"), "flat dict")
+    assert out.read_bytes() == written
+    assert not (tmp_path / "x.safetensors").exists()
+    assert not list(tmp_path.rglob("*.tmp"))

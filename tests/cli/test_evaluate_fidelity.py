@@ -158,6 +158,14 @@ def test_a_folder_that_is_there_is_refused_before_any_work(msdm, sets, tmp_path)
     assert "is not an empty folder" in outcome.err
 
 
+def test_a_folder_in_one_that_is_read_is_refused(msdm, sets):
+    for folder in sets:
+        outcome = msdm(*arguments(sets, folder / "fidelity"))
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert f"fidelity lies in {folder}, which is read" in outcome.err
+        assert not (folder / "fidelity").exists()
+
+
 def test_fields_of_which_some_lack_masks_are_compared_without_adherence(msdm, sets, tmp_path):
     real, painted = sets
     bare = tmp_path / "bare"

@@ -89,6 +89,10 @@ def test_mistakes_in_folders(msdm, truth, predicted, tmp_path):
     refuses(msdm("evaluate", "segmentation", predicted), "Missing argument")
     refuses(msdm("evaluate", "segmentation", predicted, "nowhere"), "no data folder 'nowhere'")
     refuses(msdm("evaluate", "segmentation", predicted, truth, "--out", truth), "is not an empty folder")
+    for folder in (predicted, truth):
+        words = ("evaluate", "segmentation", predicted, truth, "--out", folder / "scores")
+        refuses(msdm(*words), f"scores lies in {folder}, which is read")
+        assert not (folder / "scores").exists()
     (predicted / "cells" / "f3.png").unlink()
     refuses(msdm("evaluate", "segmentation", predicted, truth), "f3.png is missing")
     (predicted / "metadata.csv").unlink()

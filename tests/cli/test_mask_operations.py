@@ -146,7 +146,7 @@ def test_mistakes(msdm, data, run, tmp_path):
         ("scale_instances:factor=[2, 1]", "the lower first"),
         ("elastic:amplitude=.nan", "finite"),
         (str(bad), "must hold the key mask_operations alone"),
-        (str(tmp_path / "no.yaml"), "no.yaml cannot be read"),
+        (str(tmp_path / "no.yaml"), "no.yaml: cannot be read"),
     ]:
         refuses(msdm("sample", run, "--data", data, "--out", out, "--mask-op", text), named)
         assert not out.exists(), text

@@ -6,7 +6,7 @@ import pytest
 
 from msdm_kit.core.dataset import FieldDataset
 from msdm_kit.core.manifest import read_manifest
-from msdm_kit.plugins.pair_folder import PairFolder
+from msdm_kit.plugins.sampling.pair_folder import PairFolder
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_ctrl_c_says_where_both_are(job, monkeypatch, tmp_path):
     assert f"3 rejected ones are in {tmp_path / 'out.rejected'}, each whole" in outcome.out
     apart = FieldDataset(tmp_path / "out.rejected", masks=["nucleus"])
     assert apart.ids == ["f0_try1", "f0_try2", "f1_try1"]
-    assert not (tmp_path / "out").exists()
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["job.json"]
 
 
 def test_mistakes_are_one_line(job, tmp_path):

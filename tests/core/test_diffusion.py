@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from msdm_kit.core.autoencoder import Pixels
 from msdm_kit.core.diffusion import (
     denoise,
     eps_from_x0,
@@ -31,7 +32,7 @@ def test_the_true_target_gives_back_the_image(name, prediction):
     x0, noise, index, x_t = noisy(schedule)
     out = target(schedule, prediction, x0, noise, index)
     torch.testing.assert_close(x0_from(schedule, prediction, out, x_t, index), x0, rtol=1e-6, atol=1e-8)
-    d = denoise(schedule, prediction, "fixed_small", out, x_t, index, clip=False)
+    d = denoise(schedule, prediction, "fixed_small", out, x_t, index, clip=None)
     torch.testing.assert_close(d.x0, x0, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(d.eps, noise, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(d.mean, posterior_mean(schedule, x0, x_t, index), rtol=1e-6, atol=1e-8)
@@ -59,7 +60,7 @@ def test_v_is_the_angle_between_image_and_noise():
 def test_clipping():
     schedule = NoiseSchedule.cosine(100)
     x0, _, index, x_t = noisy(schedule)
-    d = denoise(schedule, "x0", "fixed_small", 3 * x0, x_t, index, clip=True)
+    d = denoise(schedule, "x0", "fixed_small", 3 * x0, x_t, index, clip=Pixels().clip)
     clipped = (3 * x0).clamp(-1, 1)
     assert torch.equal(d.x0, clipped)
     torch.testing.assert_close(q_sample(schedule, clipped, index, d.eps), x_t)
@@ -114,7 +115,7 @@ def test_the_variance_is_read_off_the_second_half():
     schedule = NoiseSchedule.cosine(10)
     raw = torch.cat([torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)], dim=1)
     x_t = torch.randn(1, 3, 2, 2)
-    d = denoise(schedule, "x0", "learned_range", raw, x_t, torch.tensor([4]), clip=False)
+    d = denoise(schedule, "x0", "learned_range", raw, x_t, torch.tensor([4]), clip=None)
     assert torch.equal(d.x0, torch.zeros(1, 3, 2, 2))
     torch.testing.assert_close(
         d.log_variance, torch.full((1, 3, 2, 2), float(schedule.betas[4].log())), rtol=1e-6, atol=0
@@ -133,6 +134,6 @@ def test_noisy_images_have_variance_one():
 def test_dtypes(dtype):
     schedule = NoiseSchedule.cosine(10)
     x0, noise, index, x_t = noisy(schedule, dtype=dtype)
-    d = denoise(schedule, "eps", "fixed_small", noise, x_t, index, clip=True)
+    d = denoise(schedule, "eps", "fixed_small", noise, x_t, index, clip=Pixels().clip)
     assert {x0.dtype, x_t.dtype, d.x0.dtype, d.eps.dtype, d.mean.dtype, d.log_variance.dtype} == {dtype}
     assert extract(schedule.betas, index, x0.to(torch.bfloat16)).dtype == torch.float32

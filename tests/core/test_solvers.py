@@ -43,7 +43,7 @@ def as_model(schedule, x0_of, variance="fixed_small"):
 
     def model(x, i):
         x0 = x0_of(x, float(schedule.alphas_cumprod[i]))
-        return denoise(schedule, "x0", variance, x0, x, torch.full((len(x),), i), clip=False)
+        return denoise(schedule, "x0", variance, x0, x, torch.full((len(x),), i), clip=None)
 
     return model
 

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from msdm_kit.conditioners.hv_maps import HVMaps
+from msdm_kit.core.autoencoder import Autoencoder
 from msdm_kit.core.conditioning import Conditioner, PluginConfig, Signal, Spec
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.recipe import Recipe
 from msdm_kit.core.sample import Sample
+from msdm_kit.plugins.autoencoders.haar import Haar
 from msdm_kit.plugins.build import build_conditioners, build_denoiser, collect_facts
 from msdm_kit.plugins.check import check_plugins
 from msdm_kit.plugins.descriptor import Plugin
@@ -18,7 +21,7 @@ PRESETS = get_host().names("recipe")
 PAPERS = ("msdm", "sdm-hv", "sdm")
 ROWS = [{"assay": "purple", "indication": "lung"}, {"assay": "brown", "indication": "colon"}]
 TOY = [
-    "backbone={channels: 32, multipliers: [1, 1], blocks: 1, attention_strides: [], head_channels: 32}",
+    "backbone={channels: 32, multipliers: [1, 1], blocks: 1, attention_strides: [2], head_channels: 32}",
     "backbone.groups=8",
     "data.crop=16",
 ]
@@ -56,8 +59,10 @@ def test_every_preset_builds_and_runs_at_toy_size(name):
         for key, conditioner in ((k, denoiser.conditioner(k)) for k in denoiser.names)
     }
     with torch.no_grad():
-        out = denoiser(torch.randn(2, 3, 16, 16), torch.tensor([0, 999]), denoiser.encode(observed))
-    assert out.shape == (2, 6 if recipe.diffusion.variance == "learned_range" else 3, 16, 16)
+        x = torch.randn(denoiser.autoencoder.shape((2, 3, 16, 16)))
+        out = denoiser(x, torch.tensor([0, 999]), denoiser.encode(observed))
+    channels = (2 if recipe.diffusion.variance == "learned_range" else 1) * denoiser.autoencoder.channels
+    assert out.shape == (2, channels, *x.shape[2:])
     assert denoiser.backbone.checkpointing is (recipe.train.checkpointing is True)
 
 
@@ -267,3 +272,37 @@ def test_names_that_torch_cannot_take(name):
     data["conditioners"] = {name: data["conditioners"]["morphology"]}
     data["injectors"][0]["from"] = [name]
     assert f"conditioners.{name}: a condition cannot be called {name!r}" in fail(Recipe.model_validate(data))
+
+
+class Shapeless(Haar):
+    """An autoencoder that does not say what its latents are."""
+
+    def __init__(self, config):
+        Autoencoder.__init__(self, config)
+
+
+class Broken(Haar):
+    def initialise(self):
+        raise KeyError("weights")
+
+
+class Flat(Haar):
+    def __init__(self, config):
+        super().__init__(config)
+        self.stride = 0
+
+
+@pytest.mark.parametrize(
+    ("cls", "reason"),
+    [
+        (Shapeless, "Shapeless fails: AttributeError: 'Shapeless' object has no attribute 'channels'"),
+        (Broken, "Broken fails: KeyError: 'weights'; mend or update its plugin"),
+        (Flat, "Flat) has no channels, or no stride"),
+        (HVMaps, "its package must load a subclass of Autoencoder"),
+    ],
+)
+def test_an_autoencoder_that_breaks_its_promises_is_named(host_with, entry, module, cls, reason):
+    host = host_with(entry("own", module(msdm_kit_autoencoders=[Plugin("own", "Own.", lambda: cls)])))
+    text = fail(toy("sdm-hv", "autoencoder={type: own}"), host)
+    assert text.startswith("recipe sdm-hv: autoencoder")
+    assert reason in text

@@ -1,29 +1,12 @@
 """The key mapping of released SDM weights; tests/test_golden.py has the numbers that come out."""
 
-import os
-
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from msdm_kit.core.errors import MsdmError
-from msdm_kit.plugins.convert_sdm import convert, describe, read_state
+from msdm_kit.plugins.convert_sdm import convert, describe
 
 NETWORKS = ["hv4_cosine", "guide16_linear", "strided_cosine"]
-
-
-class Unwelcome:
-    """Not a tensor."""
-
-
-class Runs:
-    """Runs a command where it is unpickled without care."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.marker}",)
 
 
 @pytest.fixture
@@ -111,41 +94,3 @@ def test_an_image_that_is_not_rgb_is_refused(state):
     state["input_blocks.0.0.weight"] = torch.zeros(64, 1, 3, 3)
     with pytest.raises(MsdmError, match="this checkpoint 1 and 6"):
         describe(state)
-
-
-def test_both_formats_are_read(tmp_path, state):
-    torch.save(state, tmp_path / "ema_0.9999_000100.pt")
-    save_file(state, tmp_path / "ema.safetensors")
-    for name in ("ema_0.9999_000100.pt", "ema.safetensors"):
-        read = read_state(tmp_path / name)
-        assert read.keys() == state.keys()
-        assert all(torch.equal(read[k], v) for k, v in state.items())
-
-
-def test_missing_file(tmp_path):
-    with pytest.raises(MsdmError, match="no file"):
-        read_state(tmp_path / "model.pt")
-
-
-def test_code_objects_are_not_loaded(tmp_path):
-    for extra in (Unwelcome(), Runs(tmp_path / "ran")):
-        torch.save({"weight": torch.zeros(1), "extra": extra}, tmp_path / "model.pt")
-        with pytest.raises(MsdmError, match="holds more than tensors; it is not loaded"):
-            read_state(tmp_path / "model.pt")
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("content", [{"state": {0: torch.zeros(1)}}, [torch.zeros(1)], {}, {"step": 3}])
-def test_no_flat_dict_of_tensors(tmp_path, content):
-    torch.save(content, tmp_path / "opt000100.pt")
-    with pytest.raises(MsdmError, match="not a flat dict of tensors"):
-        read_state(tmp_path / "opt000100.pt")
-
-
-@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short", b"\x80\x02}q\x00(X"])
-def test_damaged_files(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(MsdmError) as error:
-        read_state(tmp_path / name)
-    assert "\n" not in str(error.value)

@@ -32,7 +32,7 @@ def test_third_party_plugin_is_listed_and_loads(host_with, entry, module):
         (ModuleNotFoundError("No module named 'gone'"), "does not import: ModuleNotFoundError: No module"),
         (SystemExit(3), "does not import: SystemExit"),
         ({"msdm_kit_injector": []}, "no hook 'msdm_kit_injector'; did you mean 'msdm_kit_injectors'?"),
-        ({"something": []}, "no hook 'something'; legal: msdm_kit_backbones"),
+        ({"something": []}, "no hook 'something'; legal: msdm_kit_autoencoders, msdm_kit_backbones"),
         ({"msdm_kit_solvers": ["sqrt"]}, "msdm_kit_solvers returns str 'sqrt'; return a list of Plugin"),
         ({"msdm_kit_solvers": None}, "msdm_kit_solvers fails: TypeError"),
         ({"msdm_kit_solvers": RuntimeError("two\nlines")}, "msdm_kit_solvers fails: RuntimeError: two lines"),

@@ -10,8 +10,9 @@ from msdm_kit.core.checkpoint import load_tensors, save_tensors
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.plugins.descriptor import Plugin, lazy
 from msdm_kit.plugins.needs import check_needs, needs
-from msdm_kit.plugins.pipeline import Pipeline, find_weights
+from msdm_kit.plugins.pipeline import Pipeline
 from msdm_kit.plugins.recipe_files import load_recipe
+from msdm_kit.plugins.weights import find_weights
 
 STAIN = Plugin("stain", "Stain vectors.", lazy("msdm_kit.conditioners.class_label:ClassLabel"))
 WANTED = {"kind": "conditioner", "name": "stain", "package": "extra-package", "version": "1.2"}

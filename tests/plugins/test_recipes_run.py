@@ -18,7 +18,8 @@ from msdm_kit.plugins.host import get_host
 from msdm_kit.plugins.painting import paint
 from msdm_kit.plugins.recipe_files import load_recipe
 from msdm_kit.plugins.run import Run
-from msdm_kit.plugins.training import Saved, train
+from msdm_kit.plugins.training import train
+from msdm_kit.plugins.training_events import Saved
 
 from ..toy import toy_folder, toy_sample
 

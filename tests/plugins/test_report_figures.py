@@ -103,6 +103,14 @@ def test_many_points_are_thinned():
         for n in (figures.POINTS, 3 * figures.POINTS)
     )
     assert len(many) < 1.2 * len(few)
+    assert "1 point in 3 drawn" in many.decode()
+    assert "drawn<" not in few.decode()
+
+
+def test_a_strip_of_which_not_all_is_drawn_says_so():
+    text = figures.strips({"a": np.arange(figures.POINTS + 1), "b": [1, 2]}, "x").decode()
+    assert f"n {figures.POINTS + 1}, 1 point in 2 drawn" in text
+    assert text.count("drawn") == text.count(f"n {figures.POINTS + 1}, 1 point in 2 drawn")
 
 
 def test_more_groups_than_colours_differ_in_form():

@@ -13,13 +13,13 @@ from msdm_kit.core.pictures import SheetRow, save_sheet
 from msdm_kit.core.sample import FACETS
 from msdm_kit.plugins.filtering import Acceptance, Limit, judge
 from msdm_kit.plugins.metrics.adherence import Adherence, summarise
-from msdm_kit.plugins.painting import Summary
 from msdm_kit.plugins.recipe_files import dump_recipe, load_recipe
 from msdm_kit.plugins.report import train_report as module
 from msdm_kit.plugins.report.html import render
 from msdm_kit.plugins.report.sample_report import LISTED, SHOWN, Job, sample_report, write_sample_report
 from msdm_kit.plugins.report.train_report import write_train_report
 from msdm_kit.plugins.run import Run
+from msdm_kit.plugins.sampling.products import Summary
 
 from ..cells import cell_folder
 from ..pages import HOSTILE, checked

@@ -1,12 +1,14 @@
 """Segmenters: flows lead back to masks, a network learns discs, and what is wrong is one line."""
 
 import json
-import pickle
+import shlex
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from msdm_kit.core.checkpoint import load_tensors, save_tensors
 from msdm_kit.core.dataset import FieldDataset
@@ -229,7 +231,7 @@ def test_parts_are_joined_in_order():
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"root:x:0:0", b"PK\3\4" + bytes(60), b"\x80\x02.", b"\x80\x02cos\nsystem\n."]
+    "data", [b"", b"root:x:0:0", b"PK\3\4" + bytes(60), b"\x80\x02cos\nsystem\n.", bytes(8) + b"{}"]
 )
 def test_weights_that_are_none_are_one_line(tmp_path, data):
     (tmp_path / "weights").write_bytes(data)
@@ -257,7 +259,9 @@ def test_predictions_are_a_data_set_that_evaluation_reads(model, tmp_path):
     assert done.instances == {"nucleus": counts}
     found = evaluate_segmentation(tmp_path / "p", [tmp_path / "p"], metrics=["nucleus_f1"])
     assert len(found.fields) == 4
-    predict([segmenter], TEST[:1], tmp_path / "masks", images=False)
+    painted = replace(TEST[0], metadata={**TEST[0].metadata, "sha256_nuclei": "abc", "classes_sha256": "abc"})
+    predict([segmenter], [painted], tmp_path / "masks", images=False)
+    assert not [name for name in read_manifest(tmp_path / "masks" / "metadata.csv")[0] if "sha256" in name]
     assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["metadata.csv", "nuclei"]
 
 
@@ -326,35 +330,31 @@ def test_cellpose_3_is_told_apart(monkeypatch):
             new_segmenter({"type": name}, "cell", device="cpu")
 
 
-class Evil:
-    def __reduce__(self):
-        return print, ("run",)
+def test_cpsam_reads_weights_and_nothing_else(tmp_path, monkeypatch):
+    from msdm_kit.cli.main import run
 
-
-def test_cpsam_reads_weights_and_nothing_else(tmp_path, monkeypatch, capsys):
     # Cellpose-SAM's own network has 305 million parameters
     monkeypatch.setattr(cpsam_module.CPSAM, "architecture", lambda self: SmallUNet([4, 8], 2))
     good = SmallUNet([4, 8], 2).state_dict()
-    torch.save({f"module.{name}": tensor for name, tensor in good.items()}, tmp_path / "good")
-    torch.save({"a": torch.zeros(2)}, tmp_path / "other")
-    torch.save({"a": 3}, tmp_path / "odd")
-    (tmp_path / "evil").write_bytes(pickle.dumps(Evil()))
-    (tmp_path / "text").write_text("hello")
-    (tmp_path / "cut").write_bytes((tmp_path / "good").read_bytes()[:-200])
+    torch.save({f"module.{name}": tensor for name, tensor in good.items()}, tmp_path / "cpsam_v2")
+    save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello")
+    said = {}
     for name, words in [
         ("none", "no file"),
-        ("other", "does not hold the weights"),
-        ("odd", "other things than weights"),
-        ("evil", "cannot be read"),
-        ("text", "cannot be read"),
-        ("cut", "cannot be read"),
+        ("other.safetensors", "does not hold the weights"),
+        ("text.safetensors", "cannot be read"),
+        ("cpsam_v2", "no .safetensors file; run: msdm-kit"),
     ]:
         with pytest.raises(MsdmError, match=words) as caught:
             fit(tmp_path / "m", {"type": "cpsam", "weights": str(tmp_path / name), "epochs": 11})
-        assert "hf download" in str(caught.value)
-        assert "\n" not in str(caught.value)
-    assert capsys.readouterr().out == ""
-    segmenter, _ = open_segmenter(f"cpsam:weights={tmp_path / 'good'}", "nucleus", device="cpu")
+        said[name] = str(caught.value)
+        assert "\n" not in said[name]
+    assert "hf download" in said["none"]
+    # the command that it names is the one that helps
+    command, _, file = said["cpsam_v2"].partition("run: msdm-kit ")[2].partition(" and give ")
+    assert run(shlex.split(command)) == 0
+    segmenter, _ = open_segmenter(f"cpsam:weights={file}", "nucleus", device="cpu")
     assert all((v == good[k]).all() for k, v in segmenter.network.state_dict().items())
     assert segmenter.segment(TEST[0].image).shape == (80, 80)
 
@@ -362,9 +362,9 @@ def test_cpsam_reads_weights_and_nothing_else(tmp_path, monkeypatch, capsys):
 def test_cpsam_is_fine_tuned_and_then_needs_no_other_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(cpsam_module.CPSAM, "architecture", lambda self: SmallUNet([4, 8], 2))
     monkeypatch.setattr(cpsam_module, "CROP", 64)
-    torch.save(SmallUNet([4, 8], 2).state_dict(), tmp_path / "good")
-    entry = {"type": "cpsam", "weights": str(tmp_path / "good"), "epochs": 11, "crops": 1}
+    save_file(SmallUNet([4, 8], 2).state_dict(), tmp_path / "good.safetensors")
+    entry = {"type": "cpsam", "weights": str(tmp_path / "good.safetensors"), "epochs": 11, "crops": 1}
     tuned = fit(tmp_path / "m", entry)
-    (tmp_path / "good").unlink()
+    (tmp_path / "good.safetensors").unlink()
     again, _ = load_segmenter(tmp_path / "m", device="cpu")
     assert (again.maps(TEST[0].image) == tuned.maps(TEST[0].image)).all()

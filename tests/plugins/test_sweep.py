@@ -8,7 +8,7 @@ from PIL import Image
 from msdm_kit import load_recipe
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.plugins import sweep as module
-from msdm_kit.plugins.painting import Stepped
+from msdm_kit.plugins.sampling.events import Stepped
 from msdm_kit.plugins.sweep import Point, SweepPlanned, Trial, plan, sweep
 from msdm_kit.plugins.training import train
 

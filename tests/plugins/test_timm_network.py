@@ -107,7 +107,7 @@ def test_missing_weights_fail_at_once_and_say_what_to_run(text, says, tmp_path, 
 def test_pickled_and_foreign_weights_are_refused(tiny, tmp_path):
     (tmp_path / "config.json").write_text((tiny / "config.json").read_text())
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(MsdmError, match="pickles, which are not loaded"):
+    with pytest.raises(MsdmError, match="is a pickle, which is not loaded; run: msdm-kit convert weights"):
         make(f"timm:model=local-dir:{tmp_path}")
     (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(MsdmError, match="do not make model"):
