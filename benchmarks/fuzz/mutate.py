@@ -100,7 +100,10 @@ def json_bytes(data: bytes, rng: Random) -> bytes:
         return raw(data, rng)
     if rng.random() < 0.02:
         return b"[" * _DEEP + b"]" * _DEEP
-    changed = json.dumps(tree(found, rng)).encode("utf-8", "surrogatepass")
+    try:
+        changed = json.dumps(tree(found, rng)).encode("utf-8", "surrogatepass")
+    except RecursionError:  # a change of changes may be nested too deeply to be copied
+        return raw(data, rng)
     return raw(changed, rng) if rng.random() < 0.1 else changed
 
 

@@ -182,13 +182,12 @@ def _metadata(data: bytes) -> dict[str, str]:
 
 
 TARGETS = (
-    Target("manifest of a job", lambda: list(_journal()), _remains("metadata.csv"), mutate.text(CSV), CHEAP),
+    Target("manifest of a job", lambda: list(_journal()), _remains("metadata.csv"), mutate.text(CSV)),
     Target(
         "instances of a job",
         lambda: [INSTANCES, INSTANCES[:-3]],
         _remains("instances.csv"),
         mutate.text(CSV),
-        CHEAP,
     ),
     Target("job.json", lambda: [json.dumps(JOB).encode()], _job, mutate.json_bytes, CHEAP),
     Target("checkpoint, resumed", lambda: list(_checkpoints()), _go_on, _changed, SLOW),

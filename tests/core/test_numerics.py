@@ -175,6 +175,8 @@ def test_no_line_of_ours_asks_for_fp16():
                     if name in ("half", "GradScaler") or (name == "autocast" and not told):
                         found.append(f"{path}:{node.lineno}: {name}")
                 if isinstance(node, ast.Attribute) and node.attr == "float16":
-                    found += [] if path.name == "guard.py" else [f"{path}:{node.lineno}: float16"]
+                    # they look at numbers that come from elsewhere, and make none
+                    others = path.name in ("guard.py", "convert_weights.py")
+                    found += [] if others else [f"{path}:{node.lineno}: float16"]
     assert looked > 100
     assert not found, found
