@@ -72,12 +72,14 @@ def known(data, tmp_path_factory):
 def test_another_process_with_other_hashes_of_strings(data, known, tmp_path):
     script = (
         "import json, sys, torch; from pathlib import Path\n"
-        "from msdm_kit.tests.plugins.test_determinism import one\n"
+        "sys.path.insert(0, sys.argv[1])\n"  # the tests may be elsewhere than the package
+        "from tests.plugins.test_determinism import one\n"
+        "sys.path.pop(0)\n"
         "torch.set_num_threads(1)\n"
-        "print(json.dumps(one(Path(sys.argv[1]), Path(sys.argv[2]))))"
+        "print(json.dumps(one(Path(sys.argv[2]), Path(sys.argv[3]))))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, data, tmp_path / "run"],
+        [sys.executable, "-c", script, Path(__file__).parents[2], data, tmp_path / "run"],
         env={**os.environ, "PYTHONHASHSEED": "4242", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
