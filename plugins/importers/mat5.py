@@ -27,6 +27,10 @@ class MatError(Exception):
     """What is wrong with the file."""
 
 
+class NewerMatError(MatError):
+    """The file is of MATLAB 7.3, which is HDF5."""
+
+
 @dataclass(frozen=True)
 class Matrix:
     """A variable of a MAT-file.
@@ -52,6 +56,8 @@ def variables(data: bytes, wanted: Collection[str]) -> Iterator[Matrix]:
 
     Raises
     ------
+    NewerMatError
+        The file is of MATLAB 7.3.
     MatError
         The file is damaged, or of another level.
     """
@@ -59,7 +65,7 @@ def variables(data: bytes, wanted: Collection[str]) -> Iterator[Matrix]:
         raise MatError("no header of level 5")
     order = "<" if data[126:128] == b"IM" else ">"
     if struct.unpack(f"{order}H", data[124:126])[0] == 0x0200:
-        raise NotImplementedError
+        raise NewerMatError
     at = 128
     while at + 8 <= len(data):
         kind, size = struct.unpack_from(f"{order}II", data, at)

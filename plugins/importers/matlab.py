@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...core.errors import MsdmError
 from ...core.reading import read_bytes
 from .base import LabelMap
-from .mat5 import MatError, Matrix, variables
+from .mat5 import MatError, Matrix, NewerMatError, variables
 from .reading import check_pixels, whole
 
 MAX_MAT = 2**31
@@ -43,7 +43,7 @@ def read_mat(path: Path) -> tuple[LabelMap, dict[int, int]]:
             names.append(matrix.name)
             if matrix.name in _WANTED:
                 content[matrix.name] = _read(matrix, path)
-    except NotImplementedError:
+    except NewerMatError:
         raise MsdmError(f"{path} is of MATLAB 7.3 (HDF5), which is not read; save it with -v7") from None
     except (MatError, OSError) as error:
         cause = error.strerror if isinstance(error, OSError) else str(error)

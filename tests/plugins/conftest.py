@@ -1,8 +1,9 @@
-"""Entry points and recipes made up for the tests of the host and of building."""
+"""Entry points and recipes made up for the tests of the host and of building; a sampling job."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from msdm_kit.plugins.descriptor import API_LEVEL
 from msdm_kit.plugins.hookspecs import hookimpl
 from msdm_kit.plugins.host import API_NAME, BLOCK_VARIABLE, Host
+
+from ..sampled import job, make, middle_bound
 
 
 @dataclass
@@ -73,3 +76,24 @@ def host_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Host]:
         return Host(block)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data and a run, for sampling jobs of seconds."""
+    root = tmp_path_factory.mktemp("job")
+    make(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def bound(root: Path) -> float:
+    """What some of its paintings do not reach."""
+    return middle_bound(root)
+
+
+@pytest.fixture(scope="module")
+def whole(root: Path, bound: float) -> Path:
+    """A job that nothing happened to."""
+    job(root, root / "whole", bound)
+    return root / "whole"

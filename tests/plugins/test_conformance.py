@@ -12,21 +12,13 @@ from msdm_kit.plugins.hookspecs import KINDS
 from msdm_kit.plugins.host import get_host
 from msdm_kit.plugins.testing import CONFORMANCE, matrix
 
+from .. import toy
 from ..autoencoders import save_kl
 
 HOST = get_host()
 TINY_TRAINING = {"epochs": 11, "crops": 1, "batch": 1, "channels": [4, 8], "crop": 32}
 SETTINGS = {
-    "class_label": {"column": "assay"},
-    "cross_attention": {"heads": 2},
-    "unet": {
-        "channels": 8,
-        "multipliers": [1, 2],
-        "blocks": 1,
-        "attention_strides": [2],
-        "head_channels": 8,
-        "groups": 4,
-    },
+    **toy.SETTINGS,
     "drop_instances": {"fraction": 0.4},
     "duplicate_instances": {"fraction": 0.5},
     "scratch-small": TINY_TRAINING,

@@ -22,26 +22,7 @@ from msdm_kit.plugins.sampling.events import Painted, Planned
 from msdm_kit.plugins.sampling.pair_folder import part_name, rejected_folder
 from msdm_kit.plugins.sampling.settled import apart_id, settle
 
-from ..sampled import job, make, middle_bound, tree
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("job")
-    make(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def bound(root):
-    return middle_bound(root)
-
-
-@pytest.fixture(scope="module")
-def whole(root, bound):
-    """A job that nothing happened to."""
-    job(root, root / "whole", bound)
-    return root / "whole"
+from ..sampled import job, tree
 
 
 @pytest.fixture

@@ -6,9 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from ..sampled import job, make, middle_bound, tree
+from ..sampled import tree
 
 HERE = Path(__file__).resolve().parents[2]
 BEGIN = """\
@@ -91,24 +89,6 @@ sys.argv += ["--min-adherence", bound]
 main()
 """
 )
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("job")
-    make(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def bound(root):
-    return middle_bound(root)
-
-
-@pytest.fixture(scope="module")
-def whole(root, bound):
-    job(root, root / "whole", bound)
-    return root / "whole"
 
 
 def started(script, *words):
