@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -48,7 +49,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(temporary, "r+b") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise MsdmError(
             f"cannot write {target}: {error}; check the folder's permissions and the space on the disc"
@@ -59,7 +60,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.unlink(temporary)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Write a folder's list of names through to the disc, where the system can."""
     if not hasattr(os, "O_DIRECTORY"):
         return
@@ -120,6 +121,21 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise MsdmError(f"cannot delete {path}: {error.strerror}; check the folder's permissions") from None
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder with all that is in it, where it is there.
+
+    Raises
+    ------
+    MsdmError
+        Something in it cannot be deleted.
+    """
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise MsdmError(f"cannot delete {folder}: {error.strerror}; check the folder's permissions") from None
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:
@@ -214,7 +230,7 @@ class AppendedFile:
             if self._handle is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._handle = open(self.path, "ab", buffering=0)  # noqa: SIM115
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
             end = os.fstat(self._handle.fileno()).st_size
             if self._handle.write(data) < len(data):
                 self._handle.truncate(end)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,12 +20,13 @@ from .errors import MsdmError
 from .loader import Batch
 from .losses import training_losses
 from .numerics import find_cause, message, unexplained
+from .parts import read_parts
 from .precision import autocast
 from .processes import ALONE, Processes
 from .recipe import TrainSection
 from .replicas import Replicas
 from .seeds import seed_for, seed_globals
-from .sharding import own_part, split_as, whole
+from .sharding import own_part, split_as, with_part
 from .share import share_of_step
 
 
@@ -264,35 +266,29 @@ class Optimiser:
         return self._replicas.sharded
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors, in full, and JSON facts from which `load` goes on exactly.
-
-        Where weights are sharded, all processes call it, and the leader has the tensors, on the CPU.
-        """
-        tensors: dict[str, Tensor] = {}
-
-        def add(name: str, tensor: Tensor, part: Tensor | None = None) -> None:
-            full = whole(tensor, part)
-            if not self.sharded:
-                tensors[name] = full
-            elif self.here.leads:
-                tensors[name] = full.detach().cpu()
-
-        for n, t in self.denoiser.state_dict().items():
-            add(f"weights.{n}", t)
+        """Tensors, as they lie and where they are, and JSON facts from which `load` goes on exactly."""
+        tensors = {f"weights.{n}": t for n, t in self.denoiser.state_dict().items()}
         name_of = {id(p): n for n, p in self.parameters.items()}
         for n, p in self.denoiser.named_parameters(remove_duplicate=False):
             if id(p) in name_of:
-                add(f"ema.{n}", p.detach(), self.ema.shadow[name_of[id(p)]])
+                tensors[f"ema.{n}"] = with_part(p.detach(), self.ema.shadow[name_of[id(p)]])
         for n, p in self.parameters.items():
             for key, value in self.optimizer.state.get(self._parts[n], {}).items():
-                if key == "step":
-                    add(f"optimizer.{key}.{n}", torch.as_tensor(value))
-                else:
-                    add(f"optimizer.{key}.{n}", p.detach(), value)
+                tensors[f"optimizer.{key}.{n}"] = value if key == "step" else with_part(p.detach(), value)
         return tensors, {"step": self.done, "ema_updates": self.ema.updates}
 
-    def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def load(
+        self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], parts: Path | None = None
+    ) -> None:
         """Take over a saved state.
+
+        Parameters
+        ----------
+        tensors : mapping name -> Tensor
+            In full. Where there are `parts`, their shapes and types alone count.
+        facts : mapping
+        parts : Path or None
+            The folder that `write_parts` wrote them to: each process reads what it holds.
 
         Raises
         ------
@@ -310,18 +306,19 @@ class Optimiser:
         found = {n: (t.shape, t.dtype) for n, t in tensors.items() if n in wanted}
         if weights.keys() != own.keys() or found != wanted:
             raise MsdmError("the checkpoint is of another model than the recipe; train into a new folder")
-        self.denoiser.load_state_dict({n: split_as(t, own[n]) for n, t in weights.items()})
         for n, p in self.parameters.items():
-            # In the parameter's memory format: fused Adam walks its tensors as flat memory, and moments in
-            # another order of elements than the parameter's would be those of other weights.
-            self.ema.shadow[n] = own_part(split_as(tensors[f"ema.{n}"], p.detach()))
             if f"optimizer.step.{n}" in tensors:
-                self.optimizer.state[self._parts[n]] = {
-                    # the step counter stays where fused Adam keeps it: beside the parameter
-                    "step": tensors[f"optimizer.step.{n}"].to(p.device).clone(),
-                    **{
-                        key: own_part(split_as(tensors[f"optimizer.{key}.{n}"], p.detach()))
-                        for key in ("exp_avg", "exp_avg_sq")
-                    },
-                }
+                # In the parameter's memory format: fused Adam walks its tensors as flat memory, and moments
+                # in another order of elements than the parameter's would be those of other weights.
+                moments = {key: torch.zeros_like(own_part(p.detach())) for key in ("exp_avg", "exp_avg_sq")}
+                # the step counter is where fused Adam keeps it: beside the parameter
+                self.optimizer.state[self._parts[n]] = {"step": torch.zeros((), device=p.device), **moments}
+        state = {n: t for n, t in self.state()[0].items() if n in wanted}
+        if parts is not None:
+            read_parts(parts, state)
+        else:
+            for n, t in state.items():
+                own_part(t).copy_(own_part(split_as(tensors[n], t)))
+        # what a plugin derives from its weights, it derives here
+        self.denoiser.load_state_dict({n: state[f"weights.{n}"] for n in own})
         self.done, self.ema.updates = int(facts["step"]), int(facts["ema_updates"])

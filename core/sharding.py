@@ -70,26 +70,14 @@ def own_part(tensor: Any) -> Tensor:
     return part
 
 
-def whole(tensor: Tensor, part: Tensor | None = None) -> Tensor:
-    """A tensor in full, in every process.
-
-    Parameters
-    ----------
-    tensor : Tensor
-        As it is, or split.
-    part : Tensor or None
-        What this process holds of another tensor that is split in the same way: that one is meant.
-    """
-    if not is_split(tensor):
-        return tensor if part is None else part
+def with_part(like: Tensor, part: Tensor) -> Tensor:
+    """The tensor that is split in the same way as `like`, and of which this process holds `part`."""
+    if not is_split(like):
+        return part
     from torch.distributed.tensor import DTensor
 
-    assert isinstance(tensor, DTensor)
-    if part is not None:
-        tensor = DTensor.from_local(
-            part, tensor.device_mesh, tensor.placements, shape=tensor.shape, stride=tensor.stride()
-        )
-    return tensor.full_tensor()
+    assert isinstance(like, DTensor)
+    return DTensor.from_local(part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
 
 
 def split_as(tensor: Tensor, like: Tensor) -> Tensor:

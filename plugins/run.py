@@ -16,10 +16,11 @@ from ..core.checkpoint import DamagedFile, load_facts, save_tensors
 from ..core.denoiser import Denoiser
 from ..core.errors import MsdmError
 from ..core.files import claimed, make_folder, remove, remove_temporary, write_text
+from ..core.processes import ALONE, Processes
 from ..core.reading import read_bytes
 from ..core.recipe import Recipe, TrainSection
 from .build import collect_facts
-from .checkpoints import Checkpoints, State, averaged
+from .checkpoints import PARTS, Checkpoints, State
 from .needs import check_needs, needs
 from .recipe_files import differences, dump_recipe
 from .recipe_schema import one_line
@@ -51,7 +52,7 @@ _LEGAL: dict[str, Callable[[Any], bool]] = {
     "ema_updates": lambda count: type(count) is int and 0 <= count < 2**53,
 }
 """Whether such a fact may be a run's: it is not trusted."""
-_CHECKPOINT = ("ema_updates", "due")
+_CHECKPOINT = ("ema_updates", "due", PARTS)
 """Facts of a checkpoint that its weights alone do without."""
 
 
@@ -209,17 +210,20 @@ class Run:
                 remove(path)
         for folder in (self.folder, self.previews, self.checkpoints.folder):
             remove_temporary(folder)
+        self.checkpoints.tidy()
 
     def save(
         self,
         tensors: Mapping[str, Tensor],
         facts: Mapping[str, Any],
         section: TrainSection,
+        here: Processes = ALONE,
     ) -> None:
         """Write the checkpoint that training goes on from, then the weights of it that sampling reads.
 
         Only then are older checkpoints deleted: whenever the process ends, the newest checkpoint is whole,
-        and the weights are those of a checkpoint that is there.
+        and the weights are those of a checkpoint that is there. Where tensors are split, all processes call
+        it; otherwise the leader alone.
 
         Parameters
         ----------
@@ -229,19 +233,21 @@ class Run:
             Those of `Optimiser.state` and of `run_facts`, and more.
         section : TrainSection
             For how many checkpoints are kept.
+        here : Processes
 
         Raises
         ------
         MsdmError
             A number is not finite, or a file cannot be written; the checkpoint before is as it was.
         """
-        tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-        if self.metrics.exists():
+        if here.leads and self.metrics.exists():
             # what the checkpoint knows must be on the disc before it
             with self.metrics.open("rb") as f:
                 os.fsync(f.fileno())
-        self.checkpoints.save(tensors, facts)
-        self.write_weights(State(tensors, dict(facts)), section)
+        state = self.checkpoints.save(tensors, facts, here)
+        if not here.leads:
+            return
+        self.write_weights(state, section)
         self.checkpoints.prune(int(facts["step"]), last=section.keep_last, best=section.keep_best)
 
     def write_weights(self, state: State, section: TrainSection) -> None:
@@ -306,7 +312,7 @@ def _belongs(line: str, done: int, due: Collection[str]) -> bool:
 
 def _write_weights(path: Path, state: State) -> None:
     facts = {name: value for name, value in state.facts.items() if name not in _CHECKPOINT}
-    save_tensors(path, averaged(state.tensors), facts)
+    save_tensors(path, state.averaged(), facts)
 
 
 def run_facts(recipe: Recipe, denoiser: Denoiser, step: int) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def _go(
     optimiser = Optimiser(denoiser, recipe.train, total=total, drop=drop, here=here)
     extra = {"fields": splits.fingerprint}
     if saved is not None:
-        optimiser.load(saved.tensors, saved.facts)
+        optimiser.load(saved.tensors, saved.facts, saved.parts)
     validation = None
     if splits.validation is not None:
         solver = load_solver(recipe.sample.solver)

@@ -177,14 +177,15 @@ class TrainingLoop:
             self.loggers.scalars(step, values)
 
     def _save(self) -> None:
-        tensors, state = self.optimiser.state()
+        optimiser, step = self.optimiser, self.optimiser.done
         if self._leads:
             self.loggers.flush()
-            step = self.optimiser.done
-            facts = run_facts(self.recipe, self.optimiser.denoiser, step) | self.facts | state
+        if self._leads or optimiser.sharded:
+            tensors, state = optimiser.state()
+            facts = run_facts(self.recipe, optimiser.denoiser, step) | self.facts | state
             # A loss that the run has only as it was cut here would make another one the best.
             facts |= {"due": self._due, LOSS: self._loss if self._is_kept(step) else None}
-            self.run.save(tensors, facts, self.recipe.train)
+            self.run.save(tensors, facts, self.recipe.train, optimiser.here)
             self.listener(Saved(step, self.run.weights))
         self._saved = self.optimiser.done
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.processes import Processes
-from msdm_kit.core.sharding import own_part, shard, split_as, whole
+from msdm_kit.core.sharding import own_part, shard, split_as, with_part
 
 from ..toy import toy_denoiser
 
@@ -14,9 +14,8 @@ from ..toy import toy_denoiser
 def test_what_is_not_split_is_as_it_is():
     p = nn.Parameter(torch.randn(4, 3, 3, 3)).to(memory_format=torch.channels_last)
     assert own_part(p) is p
-    assert whole(p) is p
     other = torch.randn(4, 3, 3, 3)
-    assert whole(p, other) is other
+    assert with_part(p, other) is other
     taken = split_as(other, p.detach())
     assert torch.equal(taken, other)
     assert taken.stride() == p.stride()

@@ -10,7 +10,7 @@ import torch
 from msdm_kit.core.checkpoint import DamagedFile, load_facts, load_tensors, save_tensors
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.recipe import TrainSection
-from msdm_kit.plugins.checkpoints import Checkpoints, averaged
+from msdm_kit.plugins.checkpoints import Checkpoints, State
 from msdm_kit.plugins.recipe_files import load_recipe
 from msdm_kit.plugins.run import Run
 
@@ -152,8 +152,9 @@ def test_what_is_not_finite_is_not_saved(tmp_path, name, value):
 
 
 def test_averaged():
-    tensors, _ = state(4)
-    assert {n: t.tolist() for n, t in averaged(tensors).items()} == {"a": [2.0] * 8, "frozen": [1.0, 1.0]}
+    found = State(*state(4))
+    assert {n: t.tolist() for n, t in found.averaged().items()} == {"a": [2.0] * 8, "frozen": [1.0, 1.0]}
+    assert found.whole() is found.tensors
 
 
 def test_names_of_many_steps_and_of_other_files(tmp_path):

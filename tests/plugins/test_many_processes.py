@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 import torch._dynamo  # here, and not in every process that is forked
+import torch.distributed.checkpoint.hf_storage
 import torch.distributed.fsdp
 import torch.distributed.tensor
 
@@ -16,7 +17,7 @@ from msdm_kit.core.loader import TrainingStream
 from msdm_kit.core.optimise import Optimiser
 from msdm_kit.plugins.recipe_files import load_recipe
 from msdm_kit.plugins.run import Run
-from msdm_kit.plugins.training import train
+from msdm_kit.plugins.training import saved_denoiser, train
 from msdm_kit.plugins.training_events import Interrupted, Started
 
 from ..ranks import in_ranks, new_store
@@ -236,6 +237,11 @@ def test_sharded_weights_give_the_same_run(recipe, data, alone, tmp_path, checkp
 
     in_ranks(2, stopped, tmp_path / "stopped")
     assert run.checkpoints.steps == [2, 3]
+    saved = run.claim(recipe, resume=True)
+    assert saved.parts is not None
+    alike = Optimiser(saved_denoiser(recipe, saved, run), recipe.train, total=4, drop={})
+    alike.load(saved.tensors, saved.facts, saved.parts)
+    assert same(alike.state()[0], saved.whole())
     if checkpointing:  # in one process, which holds all
         train(recipe, data, run.folder, device="cpu", resume=True)
     else:  # in another number of processes, of which one has no part of small weights
@@ -244,4 +250,5 @@ def test_sharded_weights_give_the_same_run(recipe, data, alone, tmp_path, checkp
         assert told[0].count("StepReport") == 1
         assert not any(told[1:])
         assert not run.preview(4).exists()
+        assert len(list(run.checkpoints.newest().parts.iterdir())) == 3
     assert_the_same(run, alone)
