@@ -11,6 +11,7 @@ from PIL import UnidentifiedImageError
 
 from .errors import MsdmError
 from .files import atomic_write
+from .png import check_png
 from .sample import Image
 from .tiff import check_tiff
 
@@ -188,6 +189,7 @@ def decode(path: Path) -> tuple[NDArray[Any], str, int]:
         The file is missing or damaged, holds several pictures, or has too many pixels.
     """
     try:
+        check_png(path)
         check_tiff(path)
         with Pillow.open(path, formats=("PNG", "TIFF")) as picture:
             # Pillow itself only warns up to twice the limit, and filters of warnings are not thread-safe.

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import tarfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,7 +105,9 @@ def _safe(path: Path) -> Mapping[str, Tensor]:
 def _pickled(path: Path, size: int) -> Any:
     try:
         _check_members(path, size)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sparse tensors, which are refused
+            return torch.load(path, map_location="cpu", weights_only=True)
     except MsdmError:
         raise
     except PermissionError as error:
@@ -123,11 +127,21 @@ def _check_members(path: Path, size: int) -> None:
     """Refuse an archive that grows when it is read: torch.save compresses nothing, and its reader unpacks."""
     with path.open("rb") as file:
         if file.read(4) != b"PK\3\4":
+            _check_age(path)
             return
     with zipfile.ZipFile(path) as archive:
         held = sum(info.file_size for info in archive.infolist())
     if held > size:
         raise MsdmError(f"{path} has {size} bytes and would unpack to {held}; get the file anew")
+
+
+def _check_age(path: Path) -> None:
+    """Refuse an archive of PyTorch before 0.1.10, which its reader unpacks into a folder of its own."""
+    try:
+        tarfile.open(path, "r:").close()
+    except tarfile.TarError:
+        return
+    raise MsdmError(f"{path} is a tar file; load it and save it again with a PyTorch of today")
 
 
 def _is_named(item: tuple[Any, Any]) -> bool:

@@ -103,7 +103,7 @@ def safetensors(data: bytes, rng: Random) -> bytes:
 
 def npy(data: bytes, rng: Random) -> bytes:
     """Changes the header of a .npy, and states its length as it is then."""
-    if data[:6] != b"\x93NUMPY" or rng.random() < 0.3:
+    if data[:6] != b"\x93NUMPY" or len(data) < 10 or rng.random() < 0.3:
         return raw(data, rng)
     (length,) = struct.unpack("<H", data[8:10])
     header, body = data[10 : 10 + length], data[10 + length :]

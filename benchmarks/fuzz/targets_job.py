@@ -79,18 +79,41 @@ def _job(folder: Path, data: bytes) -> None:
 
 def _go_on(folder: Path, data: bytes) -> None:
     """As training goes on, up to its first step."""
-    from msdm_kit.core.optimise import Optimiser
     from msdm_kit.plugins.run import Run
-    from msdm_kit.plugins.training import saved_denoiser
 
     run = Run(folder)
     (folder / "checkpoints").mkdir()
     run.checkpoints.path(1).write_bytes(data)
+    _to_first_step(run)
+
+
+def _go_on_from_parts(folder: Path, data: bytes) -> None:
+    """As `_go_on`, where tensors were split: a file of them is changed, and the checkpoint says so."""
+    import hashlib
+
+    from msdm_kit.core.checkpoint import save_tensors
+    from msdm_kit.plugins.checkpoints import PARTS
+    from msdm_kit.plugins.run import Run
+
+    run, name, file = Run(folder), f"step-000001.{'0' * 16}", "shard-00001-model-00001-of-00001.safetensors"
+    parts = run.checkpoints.folder / name
+    parts.mkdir(parents=True)
+    (parts / file).write_bytes(data)
+    files = {file: hashlib.sha256(data).hexdigest()}
+    _, facts = _states()[1]
+    save_tensors(run.checkpoints.path(1), {}, facts | {PARTS: {"folder": name, "files": files}})
+    _to_first_step(run)
+
+
+def _to_first_step(run: Any) -> None:
+    from msdm_kit.core.optimise import Optimiser
+    from msdm_kit.plugins.training import saved_denoiser
+
     saved = run.claim(_recipe(), resume=True)
     assert saved is not None
     denoiser = saved_denoiser(_recipe(), saved, run)
     optimiser = Optimiser(denoiser, _recipe().train, total=3, drop={})
-    optimiser.load(saved.tensors, saved.facts)
+    optimiser.load(saved.tensors, saved.facts, saved.parts)
     run.start(_recipe(), optimiser.done, saved.facts["due"])
     run.write_weights(saved, _recipe().train)
 
@@ -103,13 +126,10 @@ def _recipe():  # type: ignore[no-untyped-def]
 
 
 @cache
-def _checkpoints() -> tuple[bytes, ...]:
-    """Of a run after its first step, before and after it had a gradient."""
-    import tempfile
-
+def _states() -> tuple[tuple[dict[str, Any], dict[str, Any]], ...]:
+    """Tensors and facts of a run after its first step, before and after it had a gradient."""
     import torch
 
-    from msdm_kit.core.checkpoint import save_tensors
     from msdm_kit.core.optimise import Optimiser
     from msdm_kit.plugins.build import build_conditioners, build_denoiser
     from msdm_kit.plugins.run import run_facts
@@ -119,17 +139,42 @@ def _checkpoints() -> tuple[bytes, ...]:
     denoiser = build_denoiser(recipe, build_conditioners(recipe, rows=rows))
     optimiser = Optimiser(denoiser, recipe.train, total=3, drop={})
     found = []
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(2):
-            tensors, state = optimiser.state()
-            facts = run_facts(recipe, denoiser, 1) | state | {"step": 1, "fields": ""}
-            path = Path(folder) / "step.safetensors"
-            save_tensors(path, tensors, facts | {"due": ["validation"], "validation": 0.5})
-            found.append(path.read_bytes())
-            for p in denoiser.parameters():
-                p.grad = torch.ones_like(p)
-            optimiser.optimizer.step()
+    for _ in range(2):
+        tensors, state = optimiser.state()
+        facts = run_facts(recipe, denoiser, 1) | state | {"step": 1, "fields": ""}
+        kept = {name: tensor.clone() for name, tensor in tensors.items()}
+        found.append((kept, facts | {"due": ["validation"], "validation": 0.5}))
+        for p in denoiser.parameters():
+            p.grad = torch.ones_like(p)
+        optimiser.optimizer.step()
     return tuple(found)
+
+
+@cache
+def _checkpoints() -> tuple[bytes, ...]:
+    import tempfile
+
+    from msdm_kit.core.checkpoint import save_tensors
+
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for tensors, facts in _states():
+            path = Path(folder) / "step.safetensors"
+            save_tensors(path, tensors, facts)
+            found.append(path.read_bytes())
+    return tuple(found)
+
+
+@cache
+def _part() -> bytes:
+    """The one file of a checkpoint that one process wrote as its part."""
+    import tempfile
+
+    from msdm_kit.core.parts import write_parts
+
+    with tempfile.TemporaryDirectory() as folder:
+        (name,) = write_parts(Path(folder), _states()[1][0], 0)
+        return (Path(folder) / name).read_bytes()
 
 
 FACTS = ("step", "fields", "conditioners", "due", "validation", "ema_updates")
@@ -191,4 +236,5 @@ TARGETS = (
     ),
     Target("job.json", lambda: [json.dumps(JOB).encode()], _job, mutate.json_bytes, CHEAP),
     Target("checkpoint, resumed", lambda: list(_checkpoints()), _go_on, _changed, SLOW),
+    Target("checkpoint of parts, resumed", lambda: [_part()], _go_on_from_parts, safetensors, SLOW),
 )

@@ -91,7 +91,7 @@ class Watch:
     def warm_up(self, seeds: list[bytes]) -> list[Finding]:
         """Read the seeds, so that what is imported and built once is there; then set the limits."""
         for seed in seeds:
-            self.run(seed)
+            self.run(seed, timed=False)  # what is imported, and instrumented, may take longer than an input
         found = [finding for seed in seeds if (finding := self.run(seed)) is not None]
         self._before = _peak()
         if self._memory is not None and self._addresses:
@@ -100,16 +100,16 @@ class Watch:
             resource.setrlimit(resource.RLIMIT_AS, (most, most))
         return found
 
-    def run(self, data: bytes) -> Finding | None:
+    def run(self, data: bytes, *, timed: bool = True) -> Finding | None:
         """Read one input."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self._broken.clear()
         printed = _printed()
-        if self._limited:
+        if self._limited and timed:
             faulthandler.dump_traceback_later(HANG, exit=True)
         before = signal.signal(signal.SIGPROF, _too_slow)
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS if timed else 0)
         start = time.process_time()
         _watching.append(self)
         try:

@@ -110,7 +110,12 @@ def _matrix(
     def read() -> NDArray[np.number]:
         # numbers are of 8 bytes at most, whatever the file says
         whole = memoryview(_inflated(content, 16 + at + 8 * count)[8:]) if compressed else content
-        return _numbers(whole, at, order, count).astype(f"{order}{kind}").reshape(sizes, order="F")
+        stored = _numbers(whole, at, order, count)
+        try:
+            with np.errstate(invalid="raise"):  # numpy only warns, and makes numbers up
+                return stored.astype(f"{order}{kind}").reshape(sizes, order="F")
+        except FloatingPointError:
+            raise MatError("it has numbers that are none of its class") from None
 
     text = bytes(name).decode("latin-1").rstrip("\0")
     return Matrix(text, sizes if text in wanted else (), kind is not None and not flag & _COMPLEX, read)

@@ -15,6 +15,7 @@ from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
 from ...core.errors import MsdmError
+from ...core.png import check_png
 from ...core.tiff import check_tiff
 from .base import LabelMap, Picture
 
@@ -184,6 +185,7 @@ def tail(path: Path, count: int = 4096) -> bytes:
 def _opened(path: Path) -> Iterator[Pillow.Image]:
     """A picture that is open; what Pillow raises becomes a message."""
     try:
+        check_png(path)
         check_tiff(path)
         with Pillow.open(path, formats=_FORMATS) as picture:
             check_pixels((picture.height, picture.width), str(path))

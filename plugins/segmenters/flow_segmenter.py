@@ -203,10 +203,13 @@ class FlowSegmenter(Segmenter):
                     f"{path} holds weights of {key} {facts.get(key)!r}, and {mine!r} is wanted; give those "
                     f"of such a segmenter"
                 )
-        network = self.architecture()
         try:
+            # settings that came with the file may ask for any size: memory is taken for what fits it
+            with torch.device("meta"):
+                self.architecture().load_state_dict(tensors, assign=True)
+            network = self.architecture()
             network.load_state_dict(tensors)
-        except RuntimeError:
+        except (RuntimeError, TypeError, OverflowError):  # torch's words for a size that no tensor can have
             raise MsdmError(
                 f"{path} holds the weights of another network than these settings of {self.name!r} build; "
                 f"give the settings that it was trained with"

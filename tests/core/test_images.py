@@ -220,3 +220,17 @@ def test_a_bomb_is_an_error_where_warnings_are(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         refuse(read_image, tmp_path / "a.png", "more than 100 pixels")
+
+
+def test_a_chunk_of_a_png_that_says_more_than_the_file_has(tmp_path):
+    """Pillow asks for that many bytes of memory."""
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((12, 16), np.uint8)).save(path)
+    data = path.read_bytes()
+    at = data.index(b"IDAT") - 4
+    path.write_bytes(data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :])
+    refuse(read_labels, path, "its chunk 'IDAT' says 4294967295 bytes, which the file is too short for")
+    path.write_bytes(data + b"behind its end")
+    assert read_labels(path).shape == (12, 16)
+    path.write_bytes(data[:at] + (b"\0\0\0\0teXt" + b"\0\0\0\0") * 2**20 + data[at:])
+    refuse(read_labels, path, "more than 1048576 chunks")

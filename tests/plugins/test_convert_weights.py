@@ -1,6 +1,7 @@
 """Weights that torch.save wrote become safetensors of the same bits, and nothing in them is run."""
 
 import os
+import tarfile
 import zipfile
 
 import pytest
@@ -185,3 +186,11 @@ def test_cut_short_anywhere(tmp_path, state):
     for end in range(0, len(data), len(data) // 20):
         (tmp_path / "cut.pt").write_bytes(data[:end])
         refusal(tmp_path / "cut.pt")
+
+
+def test_a_tar_of_an_old_pytorch_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    """PyTorch's reader unpacks it into a folder of its own first."""
+    with tarfile.open(tmp_path / "model.pt", "w:") as archive:
+        archive.add(__file__, "storages")
+    monkeypatch.setattr(module.torch, "load", None)
+    assert "is a tar file" in refusal(tmp_path / "model.pt")

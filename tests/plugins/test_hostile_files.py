@@ -147,6 +147,17 @@ def test_mat_of_the_other_byte_order(tmp_path):
     assert read_mat(tmp_path / "a.mat")[0].tolist() == [[1, 3], [2, 4]]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+@pytest.mark.filterwarnings("error")
+def test_a_mat_of_numbers_that_are_none_of_its_class(tmp_path, value):
+    """Of int32, and stored as doubles."""
+    flags, shape = struct.pack("<IIII", 6, 8, 12, 0), struct.pack("<IIii", 5, 8, 1, 1)
+    body = flags + shape + struct.pack("<II", 1, 8) + b"inst_map" + struct.pack("<IId", 9, 8, value)
+    head = b"MATLAB 5.0".ljust(124) + b"\x00\x01IM"
+    (tmp_path / "a.mat").write_bytes(head + struct.pack("<II", 14, len(body)) + body)
+    assert "numbers that are none of its class" in refused(read_mat, tmp_path / "a.mat")
+
+
 def test_a_mat_that_unpacks_to_more_than_it_says(tmp_path):
     bomb = (
         struct.pack("<II", 14, 2**31)
