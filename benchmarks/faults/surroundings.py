@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -95,6 +95,17 @@ def subjects(folder: Path) -> list[Subject]:
                          "--out", str(out)],
         ),
     ]  # fmt: skip
+
+
+def split(training: Subject, folder: Path) -> Subject:
+    """The training run, its weights split among processes."""
+    folder.mkdir()
+    return replace(
+        training,
+        name="training, weights split",
+        log=folder / "log.txt",
+        command=lambda out: [*training.command(out), "--set", "train.sharding=full"],
+    )
 
 
 @contextmanager
@@ -241,7 +252,7 @@ def main() -> None:
         found = subjects(folder)
         head("fault", "of", "points", "met", "survived", "differences")
         for kind in args.kinds:
-            for subject in found:
+            for subject in [*found, split(found[0], folder / "split")] if KINDS[kind] is _rank else found:
                 rng = random.Random(f"{args.seed} {kind} {subject.name}")
                 outcomes = [
                     KINDS[kind](subject, folder / f"{subject.name} {kind} {point}" / "out", rng)

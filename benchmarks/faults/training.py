@@ -7,14 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from msdm_kit import Recipe, load_recipe, train
 from msdm_kit.core.checkpoint import load_facts, load_tensors
 from msdm_kit.core.images import save_image, save_labels
 from msdm_kit.core.manifest import write_manifest
+from msdm_kit.plugins.checkpoints import PARTS
 from msdm_kit.plugins.run import Run
 
 from .job import (
@@ -200,34 +203,46 @@ def damage(run: Run, *, newest: bool = True) -> list[str]:
         Whether the newest checkpoint is to be whole as well.
     """
     steps = run.checkpoints.steps
-    paths = [run.checkpoints.path(step) for step in (steps if newest else steps[:-1])]
     weights = [path for path in (run.weights, run.best_weights) if path.exists()]
     broken = []
-    for path in (*paths, *weights):
+    whole = {str(path): partial(load_tensors, path, sealed=True) for path in weights}
+    whole |= {f"step {s}": partial(run.checkpoints.load, s) for s in (steps if newest else steps[:-1])}
+    for what, load in whole.items():
         try:
-            load_tensors(path, sealed=True)
+            load()
         except Exception as error:
-            broken.append(f"{path}: {error}")
+            broken.append(f"{run.folder}, {what}: {error}")
     for path in weights:
         if (load_facts(path) or {}).get("step") not in steps:
             broken.append(f"{path} is of no checkpoint among {steps}")
     return broken
 
 
+WEIGHTS = ("weights", "best")
+
+
+def _read(run: Run) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
+    """Tensors and facts of the newest checkpoint, of the weights, and of the best ones."""
+    newest = run.checkpoints.load(run.checkpoints.steps[-1])
+    return [(newest.whole(), newest.facts), load_tensors(run.weights), load_tensors(run.best_weights)]
+
+
 def differences(whole: Run, run: Run) -> list[str]:
     """How the files of two runs that have ended differ; seconds may."""
     found = damage(run)
-    newest = [r.checkpoints.path(r.checkpoints.steps[-1]) for r in (whole, run)]
-    for one, other in (newest, (whole.weights, run.weights), (whole.best_weights, run.best_weights)):
-        (ours, facts), (theirs, others) = load_tensors(one), load_tensors(other)
+    for file, (ours, facts), (theirs, others) in zip(
+        ("checkpoint", *WEIGHTS), _read(whole), _read(run), strict=True
+    ):
         names = ours.keys() | theirs.keys()
         found += [
-            f"{other}: {name}"
+            f"{run.folder}, {file}: {name}"
             for name in sorted(names)
             if name not in ours or name not in theirs or not torch.equal(ours[name], theirs[name])
         ]
         found += [
-            f"{other}: {name}" for name in facts if name != "recipe" and facts[name] != others.get(name)
+            f"{run.folder}, {file}: {name}"
+            for name in facts
+            if name not in ("recipe", PARTS) and facts[name] != others.get(name)
         ]
     rows = [
         [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in r.metrics.open()]
@@ -235,7 +250,7 @@ def differences(whole: Run, run: Run) -> list[str]:
     ]
     if rows[0] != rows[1]:
         found.append(f"{run.metrics}: {len(rows[1])} rows for {len(rows[0])}, or others")
-    pictures = [{p.name: p.read_bytes() for p in r.previews.iterdir()} for r in (whole, run)]
+    pictures = [{p.name: p.read_bytes() for p in r.previews.glob("*")} for r in (whole, run)]
     if pictures[0] != pictures[1]:
         found.append(f"{run.previews}: other pictures")
     found += [f"{path} is left" for path in run.folder.rglob("*.tmp")]
