@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
@@ -14,28 +15,38 @@ from . import guard
 from .autoencoder import title as autoencoder_title
 from .autoencoder import to_latents
 from .denoiser import to_device
+from .errors import MsdmError
 from .injection import Injector
 from .loader import Batch
 from .precision import autocast
+from .sharding import is_split, own_part
 
 if TYPE_CHECKING:
     from .optimise import Optimiser
+
+
+class NotFinite(MsdmError):
+    """A step's loss or gradient is not finite. All processes of the job raise it, at the same place."""
 
 
 class Cause(TypedDict):
     """Why one process's part of a step is not finite; JSON.
 
     `fields` are the ids of those concerned, `plugin` what a plugin does wrong with them, `first` where else
-    it began; both are empty where all of it was finite when it was repeated.
+    it began; both are empty where all of it was finite when it was repeated. `shared` says whether `first` is
+    what the processes hold together, so that another may have spoilt it.
     """
 
     fields: list[str]
     plugin: str
     first: str
+    shared: bool
 
 
 def find_cause(optimiser: "Optimiser", batches: Sequence[Batch]) -> Cause:
     """Repeat a step on the same random numbers, watching every module; weights and averages stay.
+
+    Where weights are sharded, all processes call it, and each goes through all of its part of the step.
 
     Parameters
     ----------
@@ -44,33 +55,36 @@ def find_cause(optimiser: "Optimiser", batches: Sequence[Batch]) -> Cause:
     batches : sequence of Batch
         Of the step.
     """
+    sharded, causes = optimiser.sharded, list[Cause]()
     for batch in batches:
         if not _finite(batch.image):
-            return Cause(fields=batch.ids, plugin="", first="the images")
-        if plugin := _faulty_plugin(optimiser, batch):
-            return Cause(fields=batch.ids, plugin=plugin, first="")
-    fields = [id for batch in batches for id in batch.ids]
+            causes.append(Cause(fields=batch.ids, plugin="", first="the images", shared=False))
+        if sharded or not causes:
+            plugin = optimiser.within(partial(_faulty_plugin, optimiser, batch))
+            if plugin:
+                causes.append(Cause(fields=batch.ids, plugin=plugin, first="", shared=False))
+        if causes and not sharded:
+            return causes[0]
+    fields, concerned = [id for batch in batches for id in batch.ids], list[str]()
     with watched(optimiser.denoiser) as found:
         for batch, losses in zip(batches, optimiser.losses(batches), strict=True):
-            if not found and not _finite(losses):
-                found.append("the loss")
-            if not found:
+            found.see(losses, lambda: "the loss")
+            if sharded or not found.first:
                 losses.sum().div(len(fields)).backward()  # type: ignore[no-untyped-call]
-            if found:
+            if found.first and not concerned:
                 values = zip(batch.ids, losses.tolist(), strict=True)
-                fields = [id for id, loss in values if not math.isfinite(loss)] or batch.ids
-                break
-        gradients = [p.grad for p in optimiser.parameters.values() if p.grad is not None]
-        if not found and gradients and not _finite(get_total_norm(gradients)):
-            found.append("the norm of the gradients, each of which is finite")
-    optimiser.optimizer.zero_grad(set_to_none=True)
-    return Cause(fields=fields, plugin="", first="".join(found))
-
-
-def unexplained(optimiser: "Optimiser", batches: Sequence[Batch]) -> Cause:
-    """What `find_cause` would say of a step that is not repeated."""
-    fields = [id for batch in batches for id in batch.ids]
-    return Cause(fields=fields, plugin="", first="the loss or its gradients")
+                concerned = [id for id, loss in values if not math.isfinite(loss)] or batch.ids
+                if not sharded:
+                    break
+        gradients = [own_part(p.grad) for p in optimiser.parameters.values() if p.grad is not None]
+        if gradients:
+            norm, what = get_total_norm(gradients), "the norm of the gradients, each of which is finite"
+            found.see(norm, lambda: what, shared=sharded)
+    for p in optimiser.parameters.values():
+        p.grad = None
+    if causes:
+        return causes[0]
+    return Cause(fields=concerned or fields, plugin="", first=found.first, shared=found.shared)
 
 
 def _faulty_plugin(optimiser: "Optimiser", batch: Batch) -> str:
@@ -97,7 +111,8 @@ def message(step: int, loss: float, norm: float, causes: Sequence[Cause]) -> str
     causes : sequence of Cause
         Of every process; where all of one was finite, the gradients of another have spoilt it.
     """
-    own = [cause for cause in causes if cause["plugin"] or cause["first"]] or list(causes)
+    known = [cause for cause in causes if cause["plugin"] or cause["first"]]
+    own = [cause for cause in known if not cause["shared"]] or known or list(causes)
     ids = ", ".join(id for cause in own for id in cause["fields"])
     kept = "weights are as before this step"
     if plugin := next((cause["plugin"] for cause in own if cause["plugin"]), ""):
@@ -110,8 +125,29 @@ def message(step: int, loss: float, norm: float, causes: Sequence[Cause]) -> str
     )
 
 
+class Watch:
+    """The place of the first number that was not finite.
+
+    Attributes
+    ----------
+    first : str
+        Empty as long as all are.
+    shared : bool
+        Whether it is of the gradient of a weight that is split among processes: a sum over all of them.
+    """
+
+    def __init__(self) -> None:
+        self.first, self.shared = "", False
+
+    def see(self, tree: Any, text: Callable[[], str], *, shared: bool = False) -> None:
+        """Look at all tensors of a tree; `text` names it."""
+        # what a process has for itself tells more than what others may have spoilt
+        if (not self.first or (self.shared and not shared)) and not _finite(tree):
+            self.first, self.shared = text(), shared
+
+
 @contextmanager
-def watched(network: nn.Module) -> Iterator[list[str]]:
+def watched(network: nn.Module) -> Iterator[Watch]:
     """Look at every number of the forward and backward passes within the block. It is slow.
 
     Parameters
@@ -120,17 +156,13 @@ def watched(network: nn.Module) -> Iterator[list[str]]:
 
     Yields
     ------
-    list of str
-        Empty, until a number is not finite: then one text that says where the first was. Of a forward pass
-        this is the output of the innermost module that made it from finite numbers, or what goes into a
-        module where it was made between two; of a backward pass the gradient of a weight or of a module's
-        output.
+    Watch
+        Of a forward pass it names the output of the innermost module that made such numbers from finite
+        ones, or what goes into a module where they were made between two; of a backward pass the gradient of
+        a weight or of a module's output.
     """
-    found: list[str] = []
-
-    def look(tree: Any, text: Callable[[], str]) -> None:
-        if not found and not _finite(tree):
-            found.append(text())
+    found = Watch()
+    look = found.see
 
     def before(module: nn.Module, inputs: Any, named: Any) -> None:
         look((inputs, named), lambda: f"what goes into {names[module]}")
@@ -144,10 +176,16 @@ def watched(network: nn.Module) -> Iterator[list[str]]:
                 tensor.register_hook(told)  # type: ignore[no-untyped-call]
 
     def gathered(name: str) -> Callable[[Tensor], None]:
-        # of a weight, what has been gathered so far; of another tensor, the gradient itself
-        return lambda t: look(t.grad if isinstance(t, nn.Parameter) else t, lambda: f"the gradient of {name}")
+        def tell(t: Tensor) -> None:
+            # of a weight, what has been gathered so far; of another tensor, the gradient itself
+            gradient = t.grad if isinstance(t, nn.Parameter) else t
+            look(gradient, lambda: f"the gradient of {name}", shared=is_split(t))
 
-    names = {m: f"{n} ({type(m).__name__})" for n, m in network.named_modules() if n}
+        return tell
+
+    # FSDP2 puts modules into subclasses
+    classes = {m: type(m).__name__.removeprefix("FSDP") for m in network.modules()}
+    names = {m: f"{n} ({classes[m]})" for n, m in network.named_modules() if n}
     handles = []
     for name, p in network.named_parameters():
         if p.requires_grad:
@@ -156,14 +194,17 @@ def watched(network: nn.Module) -> Iterator[list[str]]:
     for module in names:
         handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         handles.append(module.register_forward_hook(after))
+    kept = {injector: vars(injector).get("inject") for injector in injectors}
     for injector in injectors:
         # `inject` is no forward pass, and no hook sees it
         vars(injector)["inject"] = _seen(injector, look)
     try:
         yield found
     finally:
-        for injector in injectors:
+        for injector, inject in kept.items():
             del vars(injector)["inject"]
+            if inject is not None:
+                vars(injector)["inject"] = inject
         for handle in handles:
             handle.remove()
 
@@ -183,7 +224,7 @@ def _seen(injector: Injector, look: Callable[[Any, Callable[[], str]], None]) ->
 
 def _finite(tree: Any) -> bool:
     return all(
-        bool(torch.isfinite(leaf).all())
+        bool(torch.isfinite(own_part(leaf)).all())
         for leaf in tree_leaves(tree)
         if isinstance(leaf, Tensor) and leaf.is_floating_point()
     )

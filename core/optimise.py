@@ -1,10 +1,10 @@
 """One optimiser step: forward, loss, backward, clipping, learning rate, EMA."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from .ema import Ema
 from .errors import MsdmError
 from .loader import Batch
 from .losses import training_losses
-from .numerics import find_cause, message, unexplained
+from .numerics import NotFinite, find_cause, message
 from .parts import read_parts
 from .precision import autocast
 from .processes import ALONE, Processes
@@ -28,6 +28,8 @@ from .replicas import Replicas
 from .seeds import seed_for, seed_globals
 from .sharding import own_part, split_as, with_part
 from .share import share_of_step
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,10 @@ class Optimiser:
 
         Raises
         ------
+        NotFinite
+            The loss or the gradient is not finite; weights are left as they were.
         MsdmError
-            The loss or the gradient is not finite, or a plugin fails; weights are left as they were.
+            A plugin fails; weights are left as they were.
         """
         seed_globals(self.section.seed, "dropout", self.done, self.share.first)
         self.denoiser.train()
@@ -163,10 +167,8 @@ class Optimiser:
             loss_value, norm_value = torch.stack([total, norm]).tolist()
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             self.optimizer.zero_grad(set_to_none=True)
-            # a part of the processes cannot repeat their part of a step on weights that all hold together
-            find = unexplained if self._replicas.sharded else find_cause
-            causes = self.here.gather(find(self, batches))
-            raise MsdmError(message(self.done + 1, loss_value, norm_value, causes))
+            causes = self.here.gather(find_cause(self, batches))
+            raise NotFinite(message(self.done + 1, loss_value, norm_value, causes))
         lr = learning_rate(self.section, self.done, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -204,6 +206,10 @@ class Optimiser:
                 drawn = self._draw(batch, place)
             yield self.loss_at(batch, *drawn)
             place += len(batch.ids)
+
+    def within(self, compute: Callable[[], T]) -> T:
+        """What a computation with the network returns. Where it is sharded, all call it as often."""
+        return self._replicas.within(compute)
 
     def _draw(self, batch: Batch, place: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Time steps, noise and absent conditions of images that stand in the step from `place` on."""

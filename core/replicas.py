@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,13 @@ from .denoiser import Denoiser
 from .processes import Processes
 from .sharding import shard
 
+T = TypeVar("T")
+
 
 class _Pass(nn.Module):
     """A computation as the forward pass of the weights that it uses: what torch's wrappers are put around."""
 
-    def forward(self, compute: Callable[[], Tensor]) -> Tensor:
+    def forward(self, compute: Callable[[], T]) -> T:
         return compute()
 
 
@@ -72,7 +74,11 @@ class Replicas:
 
     def evaluate(self, *inputs: Any) -> Tensor:
         """The loss alone. Where weights are sharded, all processes call it as often."""
-        return self._loss(*inputs) if self._root is None else self.train(*inputs)
+        return self.within(partial(self._loss, *inputs))
+
+    def within(self, compute: Callable[[], T]) -> T:
+        """What a computation with the weights returns. Where they are sharded, all call it as often."""
+        return compute() if self._root is None else self._root(compute)
 
     def passing(self, *, last: bool) -> AbstractContextManager[None]:
         """Around a forward and a backward pass; the others are waited for in the last one of a step alone."""

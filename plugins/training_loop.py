@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core.errors import MsdmError, out_of_memory
 from ..core.loader import TrainingLoader
+from ..core.numerics import NotFinite
 from ..core.optimise import Optimiser, StepReport
 from ..core.processes import is_left_alone
 from ..core.recipe import Recipe
@@ -194,7 +195,7 @@ class TrainingLoop:
         """Save the steps done where what follows them fails, and leaves the optimiser as it was after them.
 
         Of many processes the leader does that by itself, whichever fails: they all have the same state. Where
-        weights are split it cannot.
+        weights are split all do it together, after a failure that all have.
         """
         try:
             yield
@@ -203,8 +204,8 @@ class TrainingLoop:
             # what the step held, its frames hold: a checkpoint needs room, too
             traceback.clear_frames(error.__traceback__)
             self.optimiser.optimizer.zero_grad(set_to_none=True)
-            ready = self.optimiser.whole and not self.optimiser.sharded and self._leads
-            if known and ready and self.optimiser.done > self._saved:
+            able = isinstance(error, NotFinite) if self.optimiser.sharded else self._leads
+            if known and able and self.optimiser.whole and self.optimiser.done > self._saved:
                 try:
                     self._save()
                 except Exception as other:

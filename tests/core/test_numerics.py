@@ -119,7 +119,7 @@ def test_what_is_finite_is_left_as_it_is():
     with watched(o.denoiser) as found:
         for losses in o.losses([batch]):
             losses.sum().backward()
-    assert found == []
+    assert found.first == ""
     assert hooks == sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in o.denoiser.modules())
     o.optimizer.zero_grad(set_to_none=True)
     twin = optimiser("spade", "film")
@@ -128,9 +128,12 @@ def test_what_is_finite_is_left_as_it_is():
 
 
 def test_what_many_processes_say():
-    fine = {"fields": ["a"], "plugin": "", "first": ""}
-    bad = {"fields": ["b", "c"], "plugin": "", "first": "the loss"}
+    fine = {"fields": ["a"], "plugin": "", "first": "", "shared": False}
+    bad = {"fields": ["b", "c"], "plugin": "", "first": "the loss", "shared": False}
+    spoilt = {"fields": ["d"], "plugin": "", "first": "the gradient of w", "shared": True}
     assert "on fields b, c; first in the loss; weights" in message(3, math.nan, 1.0, [fine, bad])
+    assert "on fields b, c; first in the loss; weights" in message(3, math.nan, 1.0, [spoilt, bad])
+    assert "on fields d; first in the gradient of w; weights" in message(3, math.nan, 1.0, [fine, spoilt])
     said = message(3, 1.0, math.inf, [fine, fine])
     assert "on fields a, a; all was finite when the step was repeated" in said
 

@@ -206,6 +206,38 @@ def test_numbers_that_are_not_finite_in_one_process_end_all_with_one_line(recipe
     assert Run(tmp_path / "run").checkpoints.steps == [2]
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_where_split_weights_are_the_module_is_named_and_the_steps_done_are_saved(
+    recipe, data, tmp_path, backwards
+):
+    section = recipe.train.model_copy(update={"sharding": "full"})
+    sharded = recipe.model_copy(update={"train": section})
+
+    def poison(module, inputs, output):
+        if backwards and output.requires_grad:
+            output.register_hook(lambda gradient: gradient * torch.nan)
+        return output if backwards else output * torch.inf
+
+    def overflowing(rank):
+        plain = Optimiser.step
+
+        def step(self, batches):
+            if rank == 1 and self.done == 3:
+                names = {n: m for n, m in self.denoiser.named_modules() if isinstance(m, torch.nn.Conv2d)}
+                names["backbone.encoder.0.0.in_conv"].register_forward_hook(poison)
+            return plain(self, batches)
+
+        Optimiser.step = step
+        train(sharded, data, tmp_path / "run", device="cpu")
+
+    leader, other = in_ranks(2, overflowing, tmp_path / "ranks")
+    what = "gradient of the output" if backwards else "output"
+    assert leader["raised"] == "MsdmError"
+    assert f"; first in the {what} of backbone.encoder.0.0.in_conv (Conv2d); weights" in leader["text"]
+    assert other["raised"] == "SaidElsewhere"
+    assert Run(tmp_path / "run").checkpoints.newest().step == 3
+
+
 def test_what_all_find_wrong_the_leader_says(recipe, data, tmp_path):
     told = in_ranks(2, lambda rank: train(recipe, data / "nowhere", tmp_path / "run"), tmp_path / "ranks")
     assert [one["raised"] for one in told] == ["MsdmError", "SaidElsewhere"]
