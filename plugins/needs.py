@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
+import torch
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
@@ -52,6 +53,12 @@ def needs(recipe: Recipe, host: Host | None = None) -> list[dict[str, str]]:
         origin = host.origin(kind, name)
         found.append({"kind": kind, "name": name, "package": origin.package, "version": origin.version})
     return found
+
+
+def package_versions(recipe: Recipe, host: Host | None = None) -> dict[str, str]:
+    """Versions of the packages whose code computes with a recipe: PyTorch, this one, those of its plugins."""
+    plugins = {need["package"]: need["version"] for need in needs(recipe, host)}
+    return {"torch": str(torch.__version__)} | dict(sorted(plugins.items()))
 
 
 def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:

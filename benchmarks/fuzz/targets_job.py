@@ -62,7 +62,7 @@ def _journal() -> tuple[bytes, ...]:
 
 
 JOB: dict[str, Any] = {
-    "format": 1, "weights_sha256": "0" * 64, "seed": 0,
+    "format": 1, "versions": {"torch": "2.11.0", "msdm-kit": "0.1.0"}, "weights_sha256": "0" * 64, "seed": 0,
     "sampling": {"steps": 5, "guidance": 1.5, "keep": None},
     "mask_operations": [{"type": "elastic", "amplitude": 3}], "segmenters": [], "limits": ["area > 3"],
     "tries": 1, "outputs": 2, "plan": "1" * 64, "fields": "2" * 64, "donors": None,
@@ -71,10 +71,11 @@ JOB: dict[str, Any] = {
 
 def _job(folder: Path, data: bytes) -> None:
     from msdm_kit.core import fields
-    from msdm_kit.plugins.sampling.identity import is_begun
+    from msdm_kit.plugins.sampling.identity import is_begun, other_versions
 
     (folder / fields.JOB).write_bytes(data)
-    is_begun(folder, folder / "apart", JOB)
+    if is_begun(folder, folder / "apart", JOB):
+        assert other_versions(folder, JOB).isprintable()
 
 
 def _go_on(folder: Path, data: bytes) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -24,6 +25,8 @@ from ..targets import Targets
 
 FORMAT = 1
 """Of what a job writes; another one cannot be gone on with."""
+VERSIONS = "versions"
+_VERSION = re.compile(r"[\w.+-]{1,40}")
 _SHOWN = 60
 """Characters of a setting in a message at most."""
 
@@ -38,10 +41,12 @@ def identity(
     tries: int,
     segmenters: Sequence[Segmenter],
     seed: int,
+    versions: Mapping[str, str],
 ) -> dict[str, Any]:
     """All that the pairs of a job depend on, as JSON.
 
-    Where the run and the data lie does not count, nor device, batch, threads, processes and memory.
+    Where the run and the data lie does not count, nor device, batch, threads, processes and memory. Versions
+    of packages are noted, and may change.
 
     Parameters
     ----------
@@ -49,6 +54,8 @@ def identity(
         Their fields count with their manifest rows, classes and files, by hash.
     weights_sha256, settings, operations, limits, tries, segmenters, seed
         As the job was given them.
+    versions : mapping package -> version
+        Of those that compute.
 
     Raises
     ------
@@ -58,6 +65,7 @@ def identity(
     donors = None if targets.donors is None else targets.donors.dataset
     return {
         "format": FORMAT,
+        VERSIONS: dict(versions),
         "weights_sha256": weights_sha256,
         "seed": seed,
         "sampling": settings.model_dump(mode="json", exclude={"memory", "mask_operations"}),
@@ -103,25 +111,63 @@ def is_begun(folder: Path, apart: Path | None, job: Mapping[str, Any]) -> bool:
     MsdmError
         A folder holds something else, or another job: the first setting that differs is named.
     """
-    path = folder / JOB
-    if not path.is_file():
+    if not (folder / JOB).is_file():
         if not is_new(folder):
             check_new(folder)
         if apart is not None:
             check_new(apart)
         return False
-    try:
-        there = parse_json(read_text(path))
-    except (OSError, ValueError):
-        there = None
-    if not isinstance(there, dict):
-        raise MsdmError(f"{path} is damaged: what job {folder} is of is not known; choose another folder")
-    differs = _difference(there, json.loads(json.dumps(job)))
+    there, here = ({**one, VERSIONS: None} for one in (_read(folder), json.loads(json.dumps(job))))
+    differs = _difference(there, here)
     if differs:
         raise MsdmError(
             f"{folder} holds another job: {differs}; choose another folder, or give what that job was given"
         )
     return True
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        there = parse_json(read_text(folder / JOB))
+    except (OSError, ValueError):
+        there = None
+    if not isinstance(there, dict):
+        raise MsdmError(
+            f"{folder / JOB} is damaged: what job {folder} is of is not known; choose another folder"
+        )
+    return there
+
+
+def other_versions(folder: Path, job: Mapping[str, Any]) -> str:
+    """What to tell of a job that goes on with other versions of packages than it was begun with.
+
+    Parameters
+    ----------
+    folder : Path
+        In which the job `is_begun`.
+    job : mapping
+        From `identity`.
+
+    Returns
+    -------
+    str
+        Empty where they are the same.
+    """
+    there, here = _read(folder).get(VERSIONS), job[VERSIONS]
+    begun = {}
+    for package, version in here.items():
+        found = there.get(package) if isinstance(there, dict) else None
+        if found != version:
+            legal = isinstance(found, str) and _VERSION.fullmatch(found)
+            begun[package] = found if legal else "of an unknown version"
+    if not begun:
+        return ""
+    then = ", ".join(f"{package} {version}" for package, version in begun.items())
+    now = ", ".join(f"{package} {here[package]}" for package in begun)
+    return (
+        f"the pairs that are there were painted with {then}, and the rest will be with {now}: for pairs that "
+        f"are all alike, choose another folder"
+    )
 
 
 def begin(folder: Path, job: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from ...core.sample import Sample
 from ..filtering import Limit, judge, noise_seed
 from ..mask_operations.apply import Operation
 from ..metrics.adherence import measure
+from ..needs import package_versions
 from ..painting_estimate import memory_notes
 from ..pipeline import Pipeline, Synthetic
 from ..recombination import PlannedOutput
@@ -25,7 +26,7 @@ from ..segmenters.base import Segmenter
 from ..solver import load_solver
 from ..targets import Targets
 from .events import Listener, Painted, Planned, Stepped
-from .identity import begin, identity, is_begun
+from .identity import begin, identity, is_begun, other_versions
 from .pair_folder import PairFolder, rejected_folder
 from .products import Products, Summary, summarised
 from .recovery import Remains
@@ -95,6 +96,7 @@ class PaintingJob:
             tries=self.tries,
             segmenters=self.segmenters,
             seed=self.seed,
+            versions=package_versions(self.pipeline.recipe),
         )
         apart = self.apart if self.limits else None
         is_begun(self.folder, apart, job)  # what is refused leaves no folder
@@ -106,6 +108,7 @@ class PaintingJob:
         remains = self._remains()
         settled = self._settled([left.rows for left in remains])
         settled.lost = sum(left.lost for left in remains)
+        settled.mixed = other_versions(self.folder, job)
         for left in remains:
             left.tidy()
         self._write_manifests(remains, settled)
@@ -154,6 +157,8 @@ class PaintingJob:
         steps = self.settings.walk[0] if self.settings.walked(len(schedule)) > 0 else 0
         evaluations = load_solver(self.settings.solver).evaluations(steps) if steps else 0
         notes = self.targets.notes
+        if settled.due and settled.kept and settled.mixed:
+            notes = (*notes, settled.mixed)
         if settled.due and steps:
             notes = (*notes, *self._memory_notes(settled))
         if self.limits:

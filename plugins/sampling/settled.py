@@ -22,12 +22,15 @@ class Settled:
         The next try of each output that is not settled, in the order of the plan.
     lost : int
         Rows of which a file is gone or damaged, and which do not count.
+    mixed : str
+        What to tell of versions of packages, where they are not those that the job was begun with.
     """
 
     kept: list[Row]
     apart: list[Row]
     due: dict[str, int]
     lost: int = 0
+    mixed: str = ""
 
 
 def settle(

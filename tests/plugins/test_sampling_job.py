@@ -172,6 +172,32 @@ def test_another_job_is_refused(root, bound, copy, whole, changes, named):
     assert tree(copy) == tree(whole)
 
 
+@pytest.mark.parametrize(
+    ("there", "text"),
+    [
+        (
+            {"torch": "1.0"},
+            "with torch 1.0, msdm-kit of an unknown version, and the rest will be with torch ",
+        ),
+        ({"torch": "\x1b[31m", "msdm-kit": 3}, "with torch of an unknown version, msdm-kit of an unknown "),
+        (None, "with torch of an unknown version"),
+    ],
+)
+def test_other_versions_of_packages_are_told_where_pairs_will_be_of_both(root, bound, copy, there, text):
+    facts = json.loads((copy / "job.json").read_text())
+    assert sorted(facts["versions"]) == ["msdm-kit", "torch"]
+    (copy / "job.json").write_text(json.dumps(facts | {"versions": there}))
+    heard = Heard()
+    job(root, copy, bound, listener=heard)
+    assert not any("painted with" in note for note in heard.plan.notes), "nothing is left to paint"
+    next((copy / "images").iterdir()).unlink()
+    heard = Heard()
+    job(root, copy, bound, listener=heard)
+    (note,) = (note for note in heard.plan.notes if "painted with" in note)
+    assert text in note
+    assert note.isprintable()
+
+
 def test_data_that_changed_are_another_job_and_data_that_moved_are_not(root, bound, copy, whole, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(root / "data", moved)
