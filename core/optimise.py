@@ -26,7 +26,7 @@ from .processes import ALONE, Processes
 from .recipe import TrainSection
 from .replicas import Replicas
 from .seeds import seed_for, seed_globals
-from .sharding import own_part, split_as, with_part
+from .sharding import own_part, split_as, whole, with_part
 from .share import share_of_step
 
 T = TypeVar("T")
@@ -270,6 +270,19 @@ class Optimiser:
     def sharded(self) -> bool:
         """Whether this process holds only a part of the state."""
         return self._replicas.sharded
+
+    def averages(self) -> dict[str, Tensor]:
+        """The averaged weights, in full: a state of the denoiser.
+
+        Where weights are sharded, all processes call it, and the leader has them, on the CPU; others none.
+        """
+        found: dict[str, Tensor] = {}
+        with self.ema.applied():
+            for name, tensor in self.denoiser.state_dict().items():
+                full = whole(tensor)  # one at a time: together they may be more than the device holds
+                if self.here.leads or not self.sharded:
+                    found[name] = full.to("cpu", copy=True) if self.sharded else full.clone()
+        return found
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors, as they lie and where they are, and JSON facts from which `load` goes on exactly."""

@@ -80,6 +80,16 @@ def with_part(like: Tensor, part: Tensor) -> Tensor:
     return DTensor.from_local(part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor in full, in every process: where it is split, all call it."""
+    if not is_split(tensor):
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(tensor, DTensor)
+    return tensor.full_tensor()
+
+
 def split_as(tensor: Tensor, like: Tensor) -> Tensor:
     """A full tensor as `like` is: split in the same way, on the same device, in its memory format."""
     if not is_split(like):

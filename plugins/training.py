@@ -213,8 +213,6 @@ def _go(
     stream[0]  # what the data lack for a condition must show before anything is written
     parameters = sum(p.numel() for p in denoiser.parameters())
     notes = (*splits.notes, *class_notes(denoiser.by_name, splits.classes), *notes)
-    if optimiser.sharded and validation is not None:
-        notes += ("train.sharding=full: no previews; paint with the weights that are saved",)
     if resume and saved is None:
         notes += (f"{run.folder} holds no checkpoint yet: the run begins anew",)
     _check_alike(here, recipe, optimiser.done, splits, made)

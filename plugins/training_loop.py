@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
+from torch import Tensor
+
 from ..core.errors import MsdmError, out_of_memory
 from ..core.loader import TrainingLoader
 from ..core.numerics import NotFinite
@@ -112,10 +114,7 @@ class TrainingLoop:
         """What steps are looked at for, and every how many of them."""
         if self.validation is None:
             return {}
-        looks = {VALIDATION: self.recipe.train.validate_every}
-        if not self.optimiser.sharded:  # no process could paint one by itself
-            looks[PREVIEW] = self.recipe.train.preview_every
-        return looks
+        return {VALIDATION: self.recipe.train.validate_every, PREVIEW: self.recipe.train.preview_every}
 
     def _report(self, report: StepReport) -> None:
         self._log(
@@ -160,17 +159,33 @@ class TrainingLoop:
             self._due.remove(VALIDATION)
             self._loss = sum(losses) / len(losses)
             self.listener(Validated(step, by_level(losses)))
-        if not self._leads:
-            self._due.clear()
-            return
-        seed_globals(seed, PREVIEW, step)
-        path = self.run.preview(step)
-        if PREVIEW in self._due and self.validation.preview(
-            path, f"{self.recipe.name}, step {step}", stop.is_set
-        ):
-            self.loggers.picture(step, PREVIEW, path)
+        if PREVIEW in self._due:
+            averages = self.optimiser.averages() if self.optimiser.sharded else None
+            if self._leads and not self._preview(step, stop, averages):
+                return
             self._due.remove(PREVIEW)
-            self.listener(Previewed(step, path))
+
+    def _preview(self, step: int, stop: threading.Event, averages: Mapping[str, Tensor] | None) -> bool:
+        """Paint a preview; False where that was cut short. `averages` are given where weights are split."""
+        validation, path = self.validation, self.run.preview(step)
+        assert validation is not None
+        try:
+            averaged = None if averages is None else validation.network(averages)
+            seed_globals(self.recipe.train.seed, PREVIEW, step)
+            title = f"{self.recipe.name}, step {step}"
+            if not validation.preview(path, title, stop.is_set, averaged=averaged):
+                return False
+        except Exception as error:
+            if averages is None or not out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)
+            self.listener(
+                Warned("no preview: the whole network does not fit beside this process's part of it")
+            )
+            return True
+        self.loggers.picture(step, PREVIEW, path)
+        self.listener(Previewed(step, path))
+        return True
 
     def _log(self, step: int, **values: Any) -> None:
         if self._leads:

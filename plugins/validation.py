@@ -1,13 +1,15 @@
 """What a training run looks at beside its loss: validation loss by noise level, and previews."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..core.augment import centre_crop
 from ..core.dataset import FieldDataset
-from ..core.denoiser import to_device
+from ..core.denoiser import Denoiser, to_device
 from ..core.loader import Batch, TrainingStream
 from ..core.optimise import Optimiser
 from ..core.pictures import SheetRow, save_sheet
@@ -16,6 +18,7 @@ from ..core.sample import Sample
 from ..core.sampling import Sampler
 from ..core.seeds import seed_for
 from ..core.solvers import Solver
+from .build import build_conditioners, build_denoiser, collect_facts
 
 LEVELS = (0.125, 0.375, 0.625, 0.875)
 """Noise levels of the validation loss, as fractions of the schedule."""
@@ -66,20 +69,42 @@ class Validation:
                     sums[k] += optimiser.loss_at(batch, index, noise, {}).sum().cpu()
         return (sums / sum(len(b.ids) for b in self.batches)).tolist()
 
-    def preview(self, path: Path, title: str, stopped: Callable[[], bool] = lambda: False) -> bool:
+    def network(self, weights: Mapping[str, Tensor]) -> Denoiser:
+        """A network of its own with these weights, on the optimiser's device, to paint previews with."""
+        recipe, facts = self.recipe, collect_facts(self.optimiser.denoiser.by_name)
+        denoiser = build_denoiser(recipe, build_conditioners(recipe, facts=facts))
+        denoiser.load_state_dict(dict(weights))
+        return denoiser.to(self.optimiser.device).to(memory_format=torch.channels_last)
+
+    def preview(
+        self,
+        path: Path,
+        title: str,
+        stopped: Callable[[], bool] = lambda: False,
+        *,
+        averaged: Denoiser | None = None,
+    ) -> bool:
         """A contact sheet of a few validation fields, the same at every call but for the weights.
+
+        Parameters
+        ----------
+        path : Path
+        title : str
+        stopped : callable
+        averaged : Denoiser or None
+            From `network`, where the optimiser's weights are split: one process paints.
 
         Returns
         -------
         bool
             False, and nothing is written, where `stopped` was true on the way.
         """
-        denoiser = self.optimiser.denoiser
+        denoiser = averaged or self.optimiser.denoiser
         denoiser.eval()
         fields = [self._window(self.dataset[i]) for i in range(min(PREVIEW_FIELDS, len(self.dataset)))]
         settings = preview_settings(self.recipe, self.solver, len(denoiser.schedule))
         rows = []
-        with self.optimiser.ema.applied():
+        with nullcontext() if averaged is not None else self.optimiser.ema.applied():
             sampler = Sampler(denoiser, settings, self.solver)
             for field in fields:
                 if stopped():

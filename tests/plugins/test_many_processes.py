@@ -4,12 +4,14 @@ import json
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 import torch._dynamo  # here, and not in every process that is forked
 import torch.distributed.checkpoint.hf_storage
 import torch.distributed.fsdp
 import torch.distributed.tensor
+from PIL import Image
 
 from msdm_kit.core.checkpoint import load_tensors
 from msdm_kit.core.errors import MsdmError
@@ -19,6 +21,7 @@ from msdm_kit.plugins.recipe_files import load_recipe
 from msdm_kit.plugins.run import Run
 from msdm_kit.plugins.training import saved_denoiser, train
 from msdm_kit.plugins.training_events import Interrupted, Started
+from msdm_kit.plugins.validation import Validation
 
 from ..ranks import in_ranks, new_store
 from ..toy import same, toy_folder
@@ -281,6 +284,31 @@ def test_sharded_weights_give_the_same_run(recipe, data, alone, tmp_path, checkp
         told = in_ranks(3, lambda rank: count_steps(sharded, data, run.folder, **words), tmp_path / "ranks")
         assert told[0].count("StepReport") == 1
         assert not any(told[1:])
-        assert not run.preview(4).exists()
+        assert told[0].count("Previewed") == 1
         assert len(list(run.checkpoints.newest().parts.iterdir())) == 3
+    ours, theirs = (np.asarray(Image.open(r.preview(4)), np.int16) for r in (run, alone))
+    assert np.abs(ours - theirs).max() <= 2
     assert_the_same(run, alone)
+
+
+def test_a_preview_that_does_not_fit_beside_split_weights_is_left_out(recipe, data, tmp_path):
+    section = recipe.train.model_copy(update={"sharding": "full", "steps": 1})
+    sharded = recipe.model_copy(update={"train": section})
+
+    def full(self, weights):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def small(rank):
+        Validation.network = full
+        return count_steps(sharded, data, tmp_path / "run")
+
+    told, others = in_ranks(2, small, tmp_path / "ranks")
+    assert [name for name in told if name != "Checked"] == [
+        "Started",
+        "StepReport",
+        "Validated",
+        "Warned",
+        "Saved",
+    ]
+    assert others == []
+    assert not Run(tmp_path / "run").preview(1).exists()
