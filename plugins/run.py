@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor
 
-from ..core.checkpoint import DamagedFile, load_facts, save_tensors
+from ..core.checkpoint import DamagedFile, load_facts, load_tensors, save_tensors
 from ..core.denoiser import Denoiser
 from ..core.errors import MsdmError
 from ..core.files import claimed, make_folder, remove, remove_temporary, write_text
@@ -250,14 +250,24 @@ class Run:
         self.write_weights(state, section)
         self.checkpoints.prune(int(facts["step"]), last=section.keep_last, best=section.keep_best)
 
-    def write_weights(self, state: State, section: TrainSection) -> None:
-        """Write the weights of a checkpoint, and those of the best one where they are not there."""
+    def write_weights(self, state: State, section: TrainSection, *, doubt: bool = False) -> None:
+        """Write the weights of a checkpoint, and those of the best one where they are not there.
+
+        Parameters
+        ----------
+        state : State
+        section : TrainSection
+            For whether there are best ones.
+        doubt : bool
+            Whether those that are there may be damaged, and are read in full to know it.
+        """
         _write_weights(self.weights, state)
         if section.keep_best == 0:
             return
+        there = _facts(self.best_weights, doubt=doubt)
         # later ones are of a run that went on from an earlier checkpoint, as they are damaged
         for step in (step for step in self.checkpoints.best() if step <= state.step):
-            if (load_facts(self.best_weights) or {}).get("step") == step:
+            if there.get("step") == step:
                 return
             with suppress(DamagedFile):
                 best = state if step == state.step else self.checkpoints.load(step)
@@ -289,6 +299,15 @@ class Run:
             return read_bytes(self.metrics, MOST_METRICS).decode("utf-8", "replace")
         except OSError as error:
             raise MsdmError(f"cannot read {self.metrics}: {error.strerror}; move it away") from None
+
+
+def _facts(path: Path, *, doubt: bool) -> Mapping[str, Any]:
+    """Of weights that are there and, where they are in doubt, whole."""
+    if not doubt:
+        return load_facts(path) or {}
+    with suppress(MsdmError):
+        return load_tensors(path, sealed=True)[1]
+    return {}
 
 
 def _seconds(line: str) -> float:

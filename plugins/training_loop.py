@@ -93,7 +93,7 @@ class TrainingLoop:
             if saved is not None:
                 if self._leads:
                     # those on the disc may be of another checkpoint, or damaged
-                    self.run.write_weights(saved, self.recipe.train)
+                    self.run.write_weights(saved, self.recipe.train, doubt=True)
                 due, self._loss = saved.facts["due"], saved.facts[LOSS]
                 self._due = [what for what in due if what in self._looks()]
                 if self._due:

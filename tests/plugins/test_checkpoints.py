@@ -136,6 +136,9 @@ def test_best_weights_are_put_back_from_their_checkpoint(tmp_path):
     assert load_facts(run.best_weights)["step"] == 2
     assert load_tensors(run.best_weights)[0]["a"].tolist() == [1.0] * 8
     assert load_facts(run.weights)["step"] == 4
+    flip(run.best_weights)
+    run.write_weights(run.checkpoints.newest(), section, doubt=True)
+    assert load_tensors(run.best_weights)[0]["a"].tolist() == [1.0] * 8
 
 
 @pytest.mark.parametrize("name", ["weights.a", "ema.a", "optimizer.step.a"])
