@@ -141,10 +141,10 @@ def test_every_signal_in_every_place(whole, data, tmp_path, monkeypatch):
         send(signal.SIGUSR1)
         return losses(self, stopped)
 
-    def in_a_preview(self, path, title, stopped):
+    def in_a_preview(self, path, title, stopped, **more):
         send(signal.SIGTERM)
         send(signal.SIGTERM)  # a scheduler asks again
-        return preview(self, path, title, stopped)
+        return preview(self, path, title, stopped, **more)
 
     monkeypatch.setattr(Optimiser, "step", in_a_step)
     cut(1, [])
