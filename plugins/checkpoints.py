@@ -211,17 +211,21 @@ class Checkpoints:
         mistakes = [text for text, _ in said if text]
         files = {file: digest for _, written in said for file, digest in written.items()}
         facts = {**facts, PARTS: {"folder": name, "files": files}}
-        if here.leads:
+        if not here.leads:
+            if mistakes:
+                raise MsdmError(mistakes[0])
+            return State({}, facts, folder)
+        try:
             unseen = [file for file in files if not (folder / file).is_file()]
             if unseen and not mistakes:  # machines that have folders of the same name
                 mistakes = [f"{folder} lacks {unseen[0]}; choose an --out that all processes see"]
             if mistakes:
-                remove_folder(folder)
-            else:
-                save_tensors(self.path(step), {}, facts)
-        if mistakes:
-            raise MsdmError(mistakes[0])
-        return State(outlines(folder), facts, folder) if here.leads else State({}, facts, folder)
+                raise MsdmError(mistakes[0])
+            save_tensors(self.path(step), {}, facts)
+        except MsdmError:
+            remove_folder(folder)
+            raise
+        return State(outlines(folder), facts, folder)
 
     def best(self) -> list[int]:
         """Steps of the checkpoints with the lowest validation losses, best first, early ones before late."""

@@ -11,6 +11,7 @@ import torch.distributed.checkpoint.hf_storage  # here, and not in every process
 import torch.distributed.tensor
 
 from msdm_kit.core.checkpoint import DamagedFile, load_facts, load_tensors, save_tensors
+from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.processes import joined
 from msdm_kit.core.recipe import TrainSection
 from msdm_kit.plugins import checkpoints as module
@@ -171,6 +172,19 @@ def test_a_process_that_cannot_write_leaves_the_checkpoint_before(tmp_path):
     names = {path.name for path in run.checkpoints.folder.iterdir()}
     assert names == {"step-000001.safetensors", parts_of(run, 1).name}
     assert run.checkpoints.newest().step == 1
+
+
+def test_a_leader_that_cannot_make_a_checkpoint_of_the_parts_deletes_them(tmp_path, monkeypatch):
+    run = Run(tmp_path / "run")
+
+    def full(*args):
+        raise MsdmError("the disc is full")
+
+    monkeypatch.setattr(module, "save_tensors", full)
+    leader, other = save(run, tmp_path / "ranks", [0.5])
+    assert leader["text"] == "the disc is full"
+    assert other is None, "it went on, and is told when it meets the leader again"
+    assert list(run.checkpoints.folder.iterdir()) == []
 
 
 def test_a_number_that_is_not_finite_in_one_process_is_not_saved_by_any(tmp_path):
