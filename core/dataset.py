@@ -93,6 +93,7 @@ class FieldDataset:
         self.ids = [row["id"] for row in self.rows]
         self.sizes: list[tuple[int, int]] = []
         self.one_label: list[frozenset[str]] = []
+        self._pictured: list[bool] = []
         self._index = {id: i for i, id in enumerate(self.ids)}
         self._kept: dict[int, RawField] = {}
         self._classes: Callable[[str], _Classes] | None = None
@@ -102,6 +103,7 @@ class FieldDataset:
             if raw is None:
                 continue
             self.sizes.append(raw.size)
+            self._pictured.append(raw.image is not None)
             self.one_label.append(frozenset(k for k, v in raw.masks.items() if has_one_label_in_pieces(v)))
             if raw.nbytes <= budget:
                 budget -= raw.nbytes
@@ -132,9 +134,16 @@ class FieldDataset:
         i = range(len(self))[i]
         raw = self._kept.get(i)
         if raw is None:
-            raw, problems = read_field(self.root, self.ids[i], self.kinds, self._images)
+            # where images need not be, one that was there must still be: the job counts on it
+            raw, problems = read_field(self.root, self.ids[i], self.kinds, self._images or self._pictured[i])
             if raw is None:
                 raise MsdmError(summary(problems))
+            if raw.size != self.sizes[i]:
+                (h, w), (height, width) = raw.size, self.sizes[i]
+                raise MsdmError(
+                    f"the files of field {self.ids[i]!r} are {h} x {w}, and were {height} x {width} when "
+                    f"they were checked; leave data alone while they are in use, and start again"
+                )
         return Sample(
             id=self.ids[i],
             image=None if raw.image is None else to_float(raw.image),
@@ -167,6 +176,7 @@ class FieldDataset:
         part.ids = list(ids)
         part.sizes = [self.sizes[i] for i in chosen]
         part.one_label = [self.one_label[i] for i in chosen]
+        part._pictured = [self._pictured[i] for i in chosen]
         part._index = {id: k for k, id in enumerate(ids)}
         part._kept = {k: self._kept[i] for k, i in enumerate(chosen) if i in self._kept}
         return part

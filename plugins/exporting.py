@@ -232,7 +232,7 @@ def read_exported(
     raw, problems = read_field(root, row["id"], kinds)
     if raw is None or raw.image is None:
         raise MsdmError(summary(problems))
-    named = classes_at(root, spans)
+    named = classes_at(root, row["id"], spans)
     masks, classes = {}, {}
     for kind, mask in raw.masks.items():
         counts = np.bincount(mask.ravel())

@@ -65,18 +65,35 @@ def index_instances(
     return {id: tuple(found) for id, found in spans.items()}, names
 
 
-def classes_at(root: Path, spans: Spans, name: str = INSTANCES) -> dict[str, dict[int, str]]:
-    """The classes of a field's instances by kind and label, read where `index_instances` found them."""
+def classes_at(root: Path, id: str, spans: Spans, name: str = INSTANCES) -> dict[str, dict[int, str]]:
+    """The classes of a field's instances by kind and label, read where `index_instances` found them.
+
+    Raises
+    ------
+    MsdmError
+        The file has been changed since, or is gone.
+    """
     found: dict[str, dict[int, str]] = {}
     if not spans:
         return found
-    with open(root / name, "rb") as handle:
-        for start, stop in spans:
-            handle.seek(start)
-            text = handle.read(stop - start).decode("utf-8")
-            for _, kind, label, called in csv.reader(io.StringIO(text, newline=""), strict=True):
-                if called:
-                    found.setdefault(kind, {})[int(label)] = called
+    path = root / name
+    try:
+        with open(path, "rb") as handle:
+            for start, stop in spans:
+                handle.seek(start)
+                text = handle.read(stop - start).decode("utf-8")
+                for cells in csv.reader(io.StringIO(text, newline=""), strict=True):
+                    if not _is_row(cells) or cells[0] != id:
+                        raise ValueError("others are there")
+                    if cells[3]:
+                        found.setdefault(cells[1], {})[int(cells[2])] = cells[3]
+                if handle.tell() != stop:
+                    raise ValueError("it is shorter")
+    except (OSError, ValueError, csv.Error) as error:
+        raise MsdmError(
+            f"the rows of field {id!r} are no longer where they were in {path} ({error}); leave data alone "
+            f"while they are in use, and start again"
+        ) from None
     return found
 
 
@@ -116,7 +133,7 @@ class InstanceIndex:
 
     def of(self, id: str) -> dict[str, dict[int, str]]:
         """The classes of a field by kind and label; empty where it has none."""
-        return classes_at(self._root, self._spans.get(id, ()), self._name)
+        return classes_at(self._root, id, self._spans.get(id, ()), self._name)
 
 
 class _Lines:
@@ -133,6 +150,10 @@ class _Lines:
             yield line.decode("utf-8-sig" if first else "utf-8")
 
 
+def _is_row(cells: list[str]) -> bool:
+    return len(cells) == len(COLUMNS) and LABEL.fullmatch(cells[2]) is not None
+
+
 def _check(cells: list[str], path: Path, line: int) -> None:
-    if len(cells) != len(COLUMNS) or not LABEL.fullmatch(cells[2]):
+    if not _is_row(cells):
         raise MsdmError(f"{path}, line {line}: {','.join(cells)!r:.60} is no id, kind, label, class")

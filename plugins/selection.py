@@ -169,7 +169,7 @@ def _rows(root: Path, split: str | None) -> list[dict[str, str]]:
 def _ask(job: _Job, asked: tuple[dict[str, str], Spans]) -> tuple[bool, bool, float, list[float | str]]:
     """Whether a field matches, whether it lacks a value, its place in the order, and the named values."""
     row, spans = asked
-    field = Field(job.root, row, classes=classes_at(job.root, spans))
+    field = Field(job.root, row, classes=classes_at(job.root, row["id"], spans))
     true = job.where is None or bool(job.where.value(field))
     lacks = field.missing
     place = float(job.sort.value(field)) if job.sort is not None else 0.0

@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partialmethod
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
 
 import torch
 
+from msdm_kit.core.dataset import FieldDataset
 from msdm_kit.plugins.recipe_files import dump_recipe
 from msdm_kit.plugins.run import Run
 from msdm_kit.plugins.sampling.pair_folder import rejected_folder
@@ -177,7 +178,14 @@ def _removed(subject: Subject, out: Path, rng: random.Random) -> Outcome:
     out.parent.mkdir()
     path = rng.choice(sorted(p for p in subject.data.rglob("*") if p.is_file()))
     away = subject.data.with_name("away")
-    pid = start(subject.work(out), subject.log)
+    made = FieldDataset.__init__
+
+    def act() -> None:
+        # as of a set that memory does not hold: each field is read whenever it comes
+        FieldDataset.__init__ = partialmethod(made, budget=0)  # type: ignore[method-assign, assignment]
+        subject.work(out)()
+
+    pid = start(act, subject.log)
     time.sleep(rng.uniform(0, subject.seconds))
     path.rename(away)
     return _outcome(subject, end(pid, subject.log), out, lambda: away.rename(path))

@@ -120,6 +120,24 @@ def test_a_file_that_vanishes_later(tmp_path):
         data[1]
 
 
+def test_an_image_that_need_not_be_there_must_not_vanish(tmp_path):
+    make(tmp_path)
+    (tmp_path / "images" / "a.png").unlink()
+    data = FieldDataset(tmp_path, images=False, budget=0)
+    (tmp_path / "images" / "b.png").unlink()
+    assert data[0].image is None
+    for dataset, i in ((data, 1), (data.subset(["c", "b"]), 1), (pickle.loads(pickle.dumps(data)), 1)):
+        with pytest.raises(MsdmError, match=r"b.* is missing"):
+            dataset[i]
+
+
+def test_files_of_another_size_than_those_that_were_checked(tmp_path):
+    data = FieldDataset(make(tmp_path), budget=0)
+    make(tmp_path, size=(64, 64))
+    with pytest.raises(MsdmError, match="field 'b' are 64 x 64, and were 8 x 10 when they were checked"):
+        data[1]
+
+
 def test_a_pickle_holds_no_pixels_and_reads_the_same(tmp_path):
     data = FieldDataset(make(tmp_path, size=(64, 64)))
     message = pickle.dumps(data)

@@ -291,7 +291,7 @@ def test_the_index_of_classes_is_what_the_file_says(tmp_path):
     assert names == {"cell": {"x\ny", "é"}, "nucleus": {'é, "z"'}}
     assert set(spans) == {"a", "b"}
     wanted = read_instances(tmp_path)
-    assert {id: classes_at(tmp_path, found) for id, found in spans.items()} == {
+    assert {id: classes_at(tmp_path, id, found) for id, found in spans.items()} == {
         "a": wanted["a"], "b": wanted["b"],
     }  # fmt: skip
     assert index_instances(tmp_path / "none", ["a"], ["cell"]) == ({}, {})

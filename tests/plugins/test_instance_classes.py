@@ -269,6 +269,27 @@ def test_what_grows_is_read_at_any_time_and_a_cut_row_is_refused(tmp_path):
     assert readable <= {"{}", "{'cell': {3: 'y'}}", "{'cell': {3: 'y'}, 'nucleus': {12: 'z'}}"}
 
 
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda path: path.unlink(), "No such file"),
+        (lambda path: path.write_text("id,kind,label,class\nb,cell,1,x\nb,cell,2,y\n"), "others are there"),
+        (lambda path: path.write_text(path.read_text()[:-4]), "others are there"),
+        (lambda path: path.write_text(path.read_text()[:-11]), "it is shorter"),
+        (lambda path: path.write_bytes(b"\xff" * 100), "can't decode"),
+    ],
+)
+def test_a_file_that_changes_while_it_is_in_use_is_told(tmp_path, change, cause):
+    path = tmp_path / "instances.csv"
+    path.write_text("id,kind,label,class\na,cell,1,x\na,cell,2,y\n")
+    index = InstanceIndex(tmp_path, ["a"])
+    assert index.of("a") == {"cell": {1: "x", 2: "y"}}
+    change(path)
+    with pytest.raises(MsdmError, match="the rows of field 'a' are no longer where they were") as caught:
+        index.of("a")
+    assert cause in str(caught.value)
+
+
 def test_layouts_have_the_classes_of_their_shapes(data, tmp_path):
     given = read_instances(data)
     synthesise(data, tmp_path / "out", n=2, size=(40, 40), density=3000, seed=1)

@@ -257,18 +257,19 @@ def test_a_refused_job_leaves_no_folder(root, bound, tmp_path):
     assert not out.exists()
 
 
-def test_data_that_are_gone_while_it_runs(root, bound, whole, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["nuclei/d.png", "images/d.png", "instances.csv"])
+def test_data_that_are_gone_while_it_runs(root, bound, whole, tmp_path, monkeypatch, name):
     data, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(root / "data", data)
     monkeypatch.setattr(
         FieldDataset.__init__, "__kwdefaults__", {**FieldDataset.__init__.__kwdefaults__, "budget": 0}
     )
     with pytest.raises(MsdmError) as caught:
-        job(root, out, bound, data=data, listener=Heard(2, lambda: (data / "nuclei" / "d.png").unlink()))
-    assert "d.png is missing" in str(caught.value)
+        job(root, out, bound, data=data, listener=Heard(2, (data / name).unlink))
+    assert (data / name).name in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(tree(out)) > 1
-    shutil.copy(root / "data" / "nuclei" / "d.png", data / "nuclei")
+    shutil.copy(root / "data" / name, data / name)
     job(root, out, bound, data=data)
     assert tree(out) == tree(whole)
 
