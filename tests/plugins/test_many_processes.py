@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -312,3 +313,15 @@ def test_a_preview_that_does_not_fit_beside_split_weights_is_left_out(recipe, da
     ]
     assert others == []
     assert not Run(tmp_path / "run").preview(1).exists()
+
+
+def test_a_run_of_one_process_goes_on_with_split_weights(recipe, data, alone, tmp_path):
+    section = recipe.train.model_copy(update={"sharding": "full"})
+    sharded = recipe.model_copy(update={"train": section})
+    run = Run(shutil.copytree(alone.folder, tmp_path / "run"))
+    run.checkpoints.path(4).unlink()
+    told = in_ranks(2, lambda rank: count_steps(sharded, data, run.folder, resume=True), tmp_path / "ranks")
+    assert told[0].count("StepReport") == 2
+    assert run.checkpoints.load(2).parts is None
+    assert run.checkpoints.load(4).parts is not None
+    assert_the_same(run, alone)
