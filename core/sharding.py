@@ -4,10 +4,12 @@ Zhao et al. 2023, "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Paral
 `torch.distributed.fsdp.fully_shard`.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from .errors import MsdmError
 from .injection import Injector
@@ -55,8 +57,21 @@ def shard(root: nn.Module, denoiser: "Denoiser", here: Processes) -> None:
             fully_shard(part, mesh=mesh)
         if isinstance(part, Injector):
             for method in ("prepare", "inject"):
+                vars(part)[method] = _without_views(getattr(part, method))
                 register_fsdp_forward_method(part, method)
     fully_shard(root, mesh=mesh)
+
+
+def _without_views(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method whose outputs are no views of other tensors: who called it may change them in place.
+
+    FSDP2 gathers weights for the backward pass by a hook on the output, which is lost when a view is changed.
+    """
+
+    def own(leaf: Any) -> Any:
+        return leaf.clone() if isinstance(leaf, Tensor) and leaf._is_view() else leaf
+
+    return lambda *inputs: tree_map(own, method(*inputs))
 
 
 def is_split(tensor: Tensor) -> bool:
