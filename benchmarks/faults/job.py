@@ -89,11 +89,17 @@ def signalled(work: Work, log: Path, number: signal.Signals, seconds: float) -> 
 
 
 def child_killed(work: Work, log: Path, seconds: float, rng: random.Random) -> Ended:
-    """Work of which a child process, such as a loader worker, is killed after some time; Linux alone."""
+    """Work of which a child process, such as a loader worker, is killed after some time; Linux alone.
+
+    A compiler is spared: where it is killed, the work goes on without kernels, and rounds otherwise.
+    """
     pid = start(work, log)
     time.sleep(seconds)
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        children = [
+            c for c in children if Path(f"/proc/{c}/exe").readlink() == Path("/proc/self/exe").readlink()
+        ]
         if children:
             os.kill(int(rng.choice(children)), signal.SIGKILL)
     except (FileNotFoundError, ProcessLookupError):

@@ -64,14 +64,21 @@ def _processor() -> str:
 
 
 def _run(command: list[str]) -> str:
-    """Standard output of a command.
+    """Standard output of a command, which is run again where it was killed.
+
+    Where memory is short for a moment, a compiler is what the system kills; and a run that goes on without
+    kernels rounds otherwise than before.
 
     Raises
     ------
     CompilerError
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT)
+        for _ in range(2):
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT)
+            # a driver outlives the compiler proper, and says so
+            if done.returncode >= 0 and not (done.returncode and "Killed" in done.stderr):
+                break
     except subprocess.TimeoutExpired as e:
         raise CompilerError(f"{command[0]} took more than {TIMEOUT:.0f} s") from e
     except OSError as e:

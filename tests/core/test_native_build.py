@@ -76,6 +76,20 @@ def test_a_compiler_that_fails_is_no_error(fresh, monkeypatch, caplog):
 
 
 @needs_compiler
+@pytest.mark.parametrize("end", ["kill -9 $$", "echo 'fatal error: Killed signal terminated' >&2; exit 1"])
+def test_a_compiler_that_is_killed_is_run_again_with_the_same_flags(stand_in, fresh, tmp_path, end):
+    """With others, or without kernels, numbers would round otherwise."""
+    library = native.library()._name
+    native.library.cache_clear()
+    os.unlink(library)
+    script, left = fresh.parent.parent / "compiler", tmp_path / "left"
+    left.touch()
+    text = script.read_text().partition("\n")[2]
+    script.write_text(f"#!/bin/sh\nif [ -e {left} ]; then rm {left}; {end}; fi\n{text}")
+    assert native.library()._name == library
+    assert not left.exists()
+
+
 def test_flags_that_a_compiler_does_not_know_are_left_out(fresh, monkeypatch):
     monkeypatch.setattr(cpp, "FLAGS", ((*cpp.BASE, "-march=no-such-machine"), cpp.BASE))
     assert native.library() is not None
