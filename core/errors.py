@@ -42,6 +42,8 @@ _FULL = (
     "_ALLOC_FAILED",
 )
 """What a RuntimeError says where memory ran out: torch on a CPU, C++, oneDNN, CUDA, its libraries."""
+_UNLOADED = ("failed to map segment", "cannot allocate memory")
+"""What the system says of a library that no memory is left for."""
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -60,6 +62,9 @@ def out_of_memory(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True
+    # a library that is loaded late
+    if isinstance(error, ImportError):
+        return any(words in str(error) for words in _UNLOADED)
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
 
 

@@ -67,14 +67,23 @@ def advised(recipe: Recipe, splits: Splits, device: torch.device, run: Run) -> I
         traceback.clear_frames(error.__traceback__)  # what is computed below needs some, too
     steps = run.checkpoints.steps
     saved = f"; what is saved is of step {max(steps)}, and --resume goes on there" if steps else ""
+    try:
+        advice = _advice(recipe, splits, room)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        advice = "nor is there any left to find out what would fit; free some, or try --dry-run elsewhere"
+    raise MsdmError(f"out of memory on {device}: {advice}{saved}")
+
+
+def _advice(recipe: Recipe, splits: Splits, room: Room) -> str:
     denoiser = meta_denoiser(recipe, rows=splits.train.rows)
     preview = preview_side(recipe, splits.validation, denoiser.multiple)
     setting = recipe.train.checkpointing
     if setting == "auto":
-        plain = estimate_memory(denoiser, recipe, device, checkpointing=False, preview=preview)
+        plain = estimate_memory(denoiser, recipe, room.device, checkpointing=False, preview=preview)
         setting = plain.step is not None and plain.more > SHARE * room.free
-    advice = advise(denoiser, recipe, room, checkpointing=bool(setting), preview=preview)
-    raise MsdmError(f"out of memory on {device}: {advice}{saved}")
+    return advise(denoiser, recipe, room, checkpointing=bool(setting), preview=preview)
 
 
 def advise(denoiser: Denoiser, recipe: Recipe, room: Room, *, checkpointing: bool, preview: int) -> str:

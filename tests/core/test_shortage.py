@@ -20,6 +20,7 @@ from msdm_kit.core.shortage import Shortage
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("/a/b.so: failed to map segment from shared object"),
     ],
 )
 def test_lack_of_memory_by_whomever_says_so(error):
@@ -29,6 +30,7 @@ def test_lack_of_memory_by_whomever_says_so(error):
 @pytest.mark.parametrize(
     "error",
     [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), OSError(errno.ENOSPC, "full"), ValueError(),
+     ImportError("cannot import name 'a' from 'b'"),
      MsdmError("out of memory on cpu: take --window 64")],
 )  # fmt: skip
 def test_other_errors(error):

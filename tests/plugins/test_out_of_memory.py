@@ -14,7 +14,7 @@ from msdm_kit.core.dataset import FieldDataset
 from msdm_kit.core.errors import MsdmError
 from msdm_kit.core.optimise import Optimiser
 from msdm_kit.core.sampling import Sampler
-from msdm_kit.plugins import fitting
+from msdm_kit.plugins import fitting, training
 from msdm_kit.plugins.fitting import Room, advise
 from msdm_kit.plugins.meta_pass import meta_denoiser
 from msdm_kit.plugins.pipeline import Pipeline
@@ -197,6 +197,19 @@ def test_training_saves_what_is_done_and_says_what_would_fit(data, tmp_path, mon
         train(other, data, tmp_path / "run", resume=True, device="cpu")
 
 
+def test_where_none_is_left_for_the_advice_that_is_said(data, tmp_path, monkeypatch):
+    def nothing(*args, **options):
+        raise ImportError("/a/b.so: failed to map segment from shared object")
+
+    monkeypatch.setattr(training, "build_denoiser", nothing)
+    monkeypatch.setattr(fitting, "meta_denoiser", nothing)
+    with pytest.raises(
+        MsdmError, match=r"^out of memory on cpu: nor is there any left to find out what would"
+    ):
+        train(load_recipe("quickstart", TOY), data, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
 def room(monkeypatch, free):
     monkeypatch.setattr(fitting, "free_memory", lambda device: int(free))
     return Room.now(CPU)
@@ -229,7 +242,7 @@ import resource, sys
 import torch
 from msdm_kit.cli.main import run
 from msdm_kit.plugins import training, painting, pipeline, report
-import torch._dynamo, scipy.ndimage
+import torch._dynamo, scipy.ndimage, transformers.models.bert.modeling_bert
 used = next(int(x.split()[1]) for x in open("/proc/self/status") if x.startswith("VmSize")) * 1024
 limit = used + int(sys.argv[1]) * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
