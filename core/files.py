@@ -55,8 +55,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             f"cannot write {target}: {error}; check the folder's permissions and the space on the disc"
         ) from error
     finally:
-        # After the rename there is nothing under this name.
-        if os.path.lexists(temporary):
+        # After the rename there is nothing under this name. On a disc that has become read-only the file
+        # stays, until `remove_temporary`: what went wrong first says what went wrong.
+        with suppress(OSError):
             os.unlink(temporary)
 
 

@@ -5,6 +5,7 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,8 @@ class Checkpoints:
                 raise MsdmError(mistakes[0])
             save_tensors(self.path(step), {}, facts)
         except MsdmError:
-            remove_folder(folder)
+            with suppress(MsdmError):  # else it stays, until `tidy`
+                remove_folder(folder)
             raise
         return State(outlines(folder), facts, folder)
 

@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -318,7 +319,8 @@ def _write(
         write_ome_tiff(files.image, pyramid(image, folder, mean=True), name=files.name, pixel_size=pixel_size)
     except BaseException:
         for path in written:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong first says what went wrong
+                path.unlink()
         raise
     return PaintedField(files.image, masks, files.record)
 

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -120,7 +121,7 @@ class InstanceFile:
         except OSError as failed:
             raise MsdmError(f"cannot write {self._path}: {failed}; check the space on the disc") from failed
         finally:
-            if os.path.lexists(self._temporary):
+            with suppress(OSError):  # as `atomic_write`
                 os.unlink(self._temporary)
 
 

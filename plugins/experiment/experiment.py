@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import MsdmError
-from ...core.files import atomic_write, write_text
+from ...core.files import atomic_write, remove, write_text
 from ..device import cores, pick_device
 from .costs import estimate
 from .forecast import Forecast
@@ -148,7 +148,7 @@ def publish(last: Path, out: Path) -> None:
                 shutil.copyfile(path, temporary)
     for path in (out / FIGURES).glob("figure*"):
         if not (last / FIGURES / path.name).is_file():
-            path.unlink()
+            remove(path)
 
 
 def _check_out(folder: Path) -> None:

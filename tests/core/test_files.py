@@ -1,6 +1,8 @@
 """Atomic writes."""
 
+import errno
 import multiprocessing
+import os
 import time
 
 import pytest
@@ -43,6 +45,25 @@ def test_a_failure_leaves_the_old_file(tmp_path, error):
         fail()
     assert list(tmp_path.iterdir()) == [target]
     assert target.read_bytes() == b"old\n"
+
+
+def test_a_disc_that_becomes_read_only_on_the_way(tmp_path, monkeypatch):
+    """What cannot be deleted then is no other error; it goes when the disc can be written again."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def refuse(*args):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", refuse)
+        patched.setattr(os, "unlink", refuse)
+        with pytest.raises(MsdmError, match=r"cannot write .*a\.txt: .*Read-only file system"):
+            write_text(path, "new")
+    assert path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_temporary(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_new_file_has_the_usual_mode(tmp_path):
