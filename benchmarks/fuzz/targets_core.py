@@ -65,7 +65,7 @@ def _instances(folder: Path, data: bytes) -> None:
     whole = read_instances(folder)
     spans, _ = index_instances(folder, list(whole), ("cell", "nucleus"))
     for id, found in whole.items():
-        assert classes_at(folder, spans.get(id, ())) == found, "two readers disagree"
+        assert classes_at(folder, id, spans.get(id, ())) == found, "two readers disagree"
 
 
 MANIFEST = b"id,split,organ\na,train,colon\nb,val,skin\n"

@@ -60,11 +60,15 @@ def from_counts(counts: object, size: tuple[int, int], where: str) -> Runs:
         numbers = np.array(_decompress(counts, where), dtype=np.int64)
     else:
         try:
-            numbers = np.array(counts, dtype=np.int64)
+            found = np.array(counts)
         except (TypeError, ValueError, OverflowError):
-            numbers = np.array(-1)
-        if numbers.ndim != 1:
+            found = np.array(-1)
+        whole = found.dtype.kind in "iu"
+        if found.dtype.kind == "f":  # numbers of JSON may have a point, and an empty list is one of such
+            whole = bool(((np.abs(found) < 2**53) & (found == np.trunc(found))).all())
+        if found.ndim != 1 or not whole:
             raise MsdmError(f"{where}: counts are a list of whole numbers, or a string; these are neither")
+        numbers = found.astype(np.int64)
     pixels = size[0] * size[1]
     # Each on its own first: a sum may overflow.
     if ((numbers < 0) | (numbers > pixels)).any() or numbers.sum() != pixels:

@@ -164,6 +164,7 @@ def test_run_length_codes_of_both_kinds_are_columns():
     assert np.array_equal(as_mask(from_pairs("2 3", (2, 3), "x"), 2, 3), wanted)
     assert np.array_equal(as_mask(from_counts([1, 3, 2], (2, 3), "x"), 2, 3), wanted)
     assert np.array_equal(as_mask(from_counts("132", (2, 3), "x"), 2, 3), wanted)
+    assert np.array_equal(as_mask(from_counts([1.0, 3, 2], (2, 3), "x"), 2, 3), wanted)
 
 
 @given(st.integers(0, 2**30), st.integers(1, 30), st.integers(1, 30))
@@ -203,8 +204,15 @@ def test_pairs_that_are_wrong_are_refused(text):
         6,
         [2**62, 2**62, 2**62, 2**62, 6],
         [2**70],
+        [],
+        [1.5, 3, 2],
+        [1e308, 3, 2],
+        [float("nan"), 3, 2],
+        [True, True],
+        [[1, 2], 3],
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_counts_that_are_wrong_are_refused(counts):
     with pytest.raises(MsdmError, match=r"^x: "):
         from_counts(counts, (2, 3), "x")
