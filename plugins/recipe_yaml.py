@@ -12,7 +12,7 @@ from ..core.reading import read_text
 # YAML 1.1 wants a point in a float and reads 1e-4 as text. YAML 1.2 does not.
 _EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
 _FLOAT = "tag:yaml.org,2002:float"
-MOST_BYTES = 2**20
+MOST_BYTES = 2**18
 """Of a file."""
 _MOST_VALUES = 100_000
 """Keys and values of a text once its aliases are written out, which may be more than its characters."""
@@ -22,6 +22,12 @@ _LONGEST_NUMBER = 64
 
 
 class _Loader(yaml.SafeLoader):
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        # what PyYAML does for each token grows with the number of open brackets
+        if self.flow_level >= _DEEPEST:
+            raise yaml.scanner.ScannerError(problem="nested too deeply", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(token)
+
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()
         if node is not None and _values(node, {}, 0) > _MOST_VALUES:

@@ -1,5 +1,6 @@
 """PanNuke: folds of three .npy files, in folders or ZIP archives (Gamper et al. 2020, arXiv 2003.10778)."""
 
+import warnings
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -131,7 +132,9 @@ class _Mapped:
         with open(path, "rb") as stream:
             self.shape, _, self.dtype = read_npy_header(stream, self.where)
         try:
-            self._array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of headers as Python 2 wrote them
+                self._array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         # what NumPy raises on a header that no array fits depends on the header
         except Exception as error:
             raise MsdmError(

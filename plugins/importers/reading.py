@@ -224,6 +224,7 @@ def read_npy_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], boo
     MsdmError
         It is no .npy, or holds Python objects, which only a pickle can.
     """
+    cause = ""
     try:
         version = np.lib.format.read_magic(stream)
         read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
@@ -234,8 +235,9 @@ def read_npy_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], boo
             raise ValueError(f"its shape is {shape}")
     # what NumPy raises on a damaged header depends on where the damage lies
     except Exception as error:
-        cause = " ".join(str(error).split())
-        raise MsdmError(f"{where} is no .npy file, or damaged ({cause}); copy it again") from None
+        cause = " ".join(str(error).split()) or "its header is nested too deeply"
+    if cause:  # out here: Python's parser says MemoryError of brackets, and memory is not what lacks
+        raise MsdmError(f"{where} is no .npy file, or damaged ({cause}); copy it again")
     if dtype.hasobject:
         raise MsdmError(
             f"{where} holds Python objects (a pickle), which are not read; save plain numbers or text"

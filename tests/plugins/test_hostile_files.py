@@ -24,6 +24,7 @@ from msdm_kit.plugins.field_masks import read_field_masks
 from msdm_kit.plugins.importers import monuseg
 from msdm_kit.plugins.importers.archive import open_zip
 from msdm_kit.plugins.importers.matlab import read_mat
+from msdm_kit.plugins.importers.pannuke import _Mapped
 from msdm_kit.plugins.importers.reading import read_npy_header, read_picture
 from msdm_kit.plugins.importers.seg_npy import read_seg
 from msdm_kit.plugins.importers.source import Source
@@ -362,3 +363,19 @@ def test_safetensors_of_a_shape_of_numbers_that_are_too_large(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
     for read in (load_tensors, read_tensors):
         assert "not a readable safetensors file" in refused(read, tmp_path / "a.safetensors")
+
+
+@pytest.mark.filterwarnings("error")
+def test_headers_of_npy_that_are_nested_or_of_python_2(tmp_path):
+    def written(header):
+        text = header.encode().ljust(117) + b"\n"
+        (tmp_path / "a.npy").write_bytes(
+            b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(8)
+        )
+        return tmp_path / "a.npy"
+
+    with pytest.raises(MsdmError, match=r"is no \.npy file, or damaged \(.+\)") as caught:
+        _Mapped(written("[" * 110))
+    assert caught.value.__context__ is None, "Python's parser says MemoryError of brackets"
+    array = _Mapped(written("{'descr': '<u1', 'fortran_order': False, 'shape': (8L,), }"))
+    assert array.shape == (8,)
