@@ -272,16 +272,16 @@ class Optimiser:
         return self._replicas.sharded
 
     def averages(self) -> dict[str, Tensor]:
-        """The averaged weights, in full: a state of the denoiser.
+        """The averaged weights, in full, on the CPU of the leader: a state of the denoiser; others have none.
 
-        Where weights are sharded, all processes call it, and the leader has them, on the CPU; others none.
+        Where weights are sharded, all processes call it.
         """
         found: dict[str, Tensor] = {}
         with self.ema.applied():
             for name, tensor in self.denoiser.state_dict().items():
                 full = whole(tensor)  # one at a time: together they may be more than the device holds
-                if self.here.leads or not self.sharded:
-                    found[name] = full.to("cpu", copy=True) if self.sharded else full.clone()
+                if self.here.leads:
+                    found[name] = full.to("cpu", copy=True)
         return found
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
